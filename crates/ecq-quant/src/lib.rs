@@ -1,1 +1,22 @@
-//! ecq-quant
+//! Quantizers, their rate and their distortion.
+//!
+//! | step | module |
+//! |---|---|
+//! | which scheme, with which granularity | [`scheme`] |
+//! | weights in any float type, row by row | [`weights`] |
+//! | weights → levels and scales | [`quantize`] |
+//! | the step that meets a rate | [`rate`] |
+//! | levels and scales → weights | [`values`] |
+//! | rate and distortion, side by side | [`measure`] |
+#![forbid(unsafe_code)]
+
+mod error;
+pub mod measure;
+pub mod quantize;
+pub mod rate;
+pub mod scheme;
+pub mod values;
+pub mod weights;
+
+pub use error::Error;
+pub use scheme::{Granularity, Scheme};

@@ -200,16 +200,23 @@ impl<'a> Decoder<'a> {
         Ok((entry >> 24) as u8)
     }
 
-    /// Checks that the stream is used up and every lane ends in a start state; returns the payloads.
+    /// Checks that every lane ends in a start state and no byte is left; returns the payloads.
     ///
     /// Errors: [`Error::EndState`], [`Error::TrailingBytes`].
     pub fn finish(self) -> Result<[u16; LANES], Error> {
-        if let Some(lane) = self.state.iter().position(|x| x >> 16 != 1) {
-            return Err(Error::EndState { lane });
+        match self.finish_prefix()? {
+            (payload, []) => Ok(payload),
+            (_, rest) => Err(Error::TrailingBytes { left: rest.len() }),
         }
-        match self.bytes.len() - self.at {
-            0 => Ok(self.state.map(|x| x as u16)),
-            left => Err(Error::TrailingBytes { left }),
+    }
+
+    /// Checks that every lane ends in a start state; returns the payloads and the bytes after the stream.
+    ///
+    /// Error: [`Error::EndState`].
+    pub fn finish_prefix(self) -> Result<([u16; LANES], &'a [u8]), Error> {
+        match self.state.iter().position(|x| x >> 16 != 1) {
+            Some(lane) => Err(Error::EndState { lane }),
+            None => Ok((self.state.map(|x| x as u16), &self.bytes[self.at..])),
         }
     }
 }

@@ -1,0 +1,209 @@
+//! From the histogram of a tensor's levels to the cheapest way to code them.
+
+use rans_core::nibble;
+
+use crate::escapes;
+use crate::levels::{MAX_RAW_BITS, Split};
+
+/// Levels are counted one by one within this distance of the centre, and together beyond.
+const REACH: i64 = 2048;
+
+/// How often each level occurs.
+#[derive(Clone, Debug)]
+pub struct Histogram {
+    center: i32,
+    counts: Vec<u64>,
+    beyond: u64,
+    total: u64,
+}
+
+impl Histogram {
+    /// An empty histogram around `center`, the level at which signs fold.
+    pub fn new(center: i32) -> Self {
+        Self { center, counts: vec![0; 2 * REACH as usize], beyond: 0, total: 0 }
+    }
+
+    /// Counts a level.
+    pub fn add(&mut self, level: i32) {
+        let at = i64::from(level) - i64::from(self.center) + REACH;
+        match usize::try_from(at).ok().and_then(|at| self.counts.get_mut(at)) {
+            Some(count) => *count += 1,
+            None => self.beyond += 1,
+        }
+        self.total += 1;
+    }
+
+    /// Counts all levels of another histogram around the same centre.
+    pub fn merge(mut self, other: &Self) -> Self {
+        self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
+        self.beyond += other.beyond;
+        self.total += other.total;
+        self
+    }
+
+    /// Number of levels counted.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// (level, count) of the levels that occur within reach of the centre, ascending.
+    pub fn levels(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
+        let first = i64::from(self.center) - REACH;
+        let all = self.counts.iter().enumerate().map(move |(i, &c)| ((first + i as i64) as i32, c));
+        all.filter(|&(_, c)| c > 0)
+    }
+
+    /// Order-0 entropy in bits a level, levels beyond reach counted as one symbol.
+    pub fn entropy(&self) -> f64 {
+        entropy(self.counts.iter().chain([&self.beyond]).copied())
+    }
+
+    /// The 16 neighbouring levels that hold the most: where they begin.
+    fn best_window(&self) -> i32 {
+        let sum = |at: usize| self.counts[at..at + 16].iter().sum::<u64>();
+        let middle = REACH as usize;
+        let far = |at: usize| (at + 8).abs_diff(middle);
+        let at = (0..=self.counts.len() - 16).max_by_key(|&at| (sum(at), usize::MAX - far(at))).unwrap_or(0);
+        (i64::from(self.center) - REACH + at as i64) as i32
+    }
+}
+
+/// Order-0 entropy of counts, in bits a symbol.
+pub fn entropy(counts: impl Iterator<Item = u64> + Clone) -> f64 {
+    let total = counts.clone().sum::<u64>() as f64;
+    counts.filter(|&c| c > 0).map(|c| c as f64 / total * (total / c as f64).log2()).sum()
+}
+
+/// How the levels of a tensor are coded, and what it costs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The split into nibble and raw bits.
+    pub split: Split,
+    /// Frequencies of the nibbles; a nibble with frequency 0 escapes.
+    pub freqs: nibble::Frequencies,
+    /// The nibble that stands at escapes: the most frequent one.
+    pub filler: u8,
+    /// Estimated bits of nibbles, raw bits and escapes together.
+    pub bits: f64,
+    /// Order-0 entropy of the nibble plane, in bits a weight.
+    pub nibble_entropy: f64,
+    /// Number of escapes.
+    pub escapes: u64,
+}
+
+impl Plan {
+    /// The cheapest plan over all numbers of raw bits in `raw_bits`. Of plans within 0.01 % the one with fewer raw bits
+    /// wins: it decodes faster. `None` for an empty histogram.
+    pub fn cheapest(histogram: &Histogram, raw_bits: std::ops::RangeInclusive<u32>) -> Option<Self> {
+        let mut best: Option<Self> = None;
+        for r in *raw_bits.start()..=MAX_RAW_BITS.min(*raw_bits.end()) {
+            let center = if r == 0 { histogram.best_window() } else { histogram.center };
+            if let Some(plan) = Self::for_split(histogram, Split { raw_bits: r, center })
+                && best.as_ref().is_none_or(|b| plan.bits < b.bits * 0.9999)
+            {
+                best = Some(plan);
+            }
+        }
+        best
+    }
+
+    /// The cheapest plan with this split: the rarest nibbles escape as long as that is cheaper than a frequency.
+    pub fn for_split(histogram: &Histogram, split: Split) -> Option<Self> {
+        let mut counts = [0u64; 16];
+        let mut magnitude = [0u64; 16]; // sum of the levels' absolute values, for the size of escapes
+        let mut outside = (histogram.beyond, histogram.beyond as f64 * REACH as f64);
+        for (level, count) in histogram.levels() {
+            match split.split(level) {
+                Some((nibble, _)) => {
+                    counts[usize::from(nibble)] += count;
+                    magnitude[usize::from(nibble)] += u64::from(level.unsigned_abs()) * count;
+                }
+                None => {
+                    outside = (outside.0 + count, outside.1 + f64::from(level.unsigned_abs()) * count as f64)
+                }
+            }
+        }
+        let mut rarest: Vec<usize> = (0..16).filter(|&s| counts[s] > 0).collect();
+        rarest.sort_by_key(|&s| counts[s]);
+        let filler = rarest.last().copied().unwrap_or(0) as u8;
+        let mut best: Option<Self> = None;
+        for drop in 0..rarest.len().max(1) {
+            let mut kept = counts;
+            let mut escapes = outside;
+            for &s in &rarest[..drop] {
+                kept[s] = 0;
+                escapes = (escapes.0 + counts[s], escapes.1 + magnitude[s] as f64);
+            }
+            kept[usize::from(filler)] += escapes.0;
+            let plan = Self::cost(histogram.total, split, &kept, filler, escapes)?;
+            if best.as_ref().is_none_or(|b| plan.bits < b.bits) {
+                best = Some(plan);
+            }
+        }
+        best
+    }
+
+    fn cost(total: u64, split: Split, counts: &[u64; 16], filler: u8, escapes: (u64, f64)) -> Option<Self> {
+        let freqs = nibble::Frequencies::from_counts(counts).ok()?;
+        let coded = counts.iter().zip(freqs.as_array()).filter(|(c, _)| **c > 0);
+        let nibble_bits: f64 = coded.map(|(&c, &f)| c as f64 * (256.0 / f64::from(f)).log2()).sum();
+        let mut bits = nibble_bits + (u64::from(split.raw_bits) * total) as f64;
+        if escapes.0 > 0 {
+            let gap = total as f64 / escapes.0 as f64;
+            bits += 8.0 * escapes.0 as f64 * escapes::bytes_for(gap, (escapes.1 / escapes.0 as f64) as i64);
+        }
+        let nibble_entropy = entropy(counts.iter().copied());
+        Some(Self { split, freqs, filler, bits, nibble_entropy, escapes: escapes.0 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laplace(step: f64) -> Histogram {
+        let mut h = Histogram::new(0);
+        let n = 1_000_000;
+        for i in 0..n {
+            let u = (f64::from(i) + 0.5) / f64::from(n) - 0.5;
+            let w = -u.signum() * (1.0 - 2.0 * u.abs()).ln();
+            h.add((w / step).floor() as i32);
+        }
+        h
+    }
+
+    #[test]
+    fn finer_steps_take_more_raw_bits_and_stay_near_the_entropy() {
+        let mut last = 0;
+        for step in [2.0, 0.4, 0.2, 0.1, 0.05, 0.02] {
+            let h = laplace(step);
+            let plan = Plan::cheapest(&h, 0..=8).unwrap();
+            assert!(plan.split.raw_bits >= last, "{step}");
+            last = plan.split.raw_bits;
+            let loss = plan.bits / h.total() as f64 / h.entropy();
+            assert!(loss < 1.012, "step {step}: {} raw bits, {loss}", last);
+        }
+        assert!(last >= 3);
+    }
+
+    #[test]
+    fn a_rare_outlier_escapes_instead_of_taking_a_frequency() {
+        let mut h = Histogram::new(8);
+        (0..1_000_000).for_each(|i| h.add(4 + (i & 7)));
+        h.add(15);
+        let plan = Plan::cheapest(&h, 0..=8).unwrap();
+        assert_eq!((plan.split.raw_bits, plan.escapes), (0, 1));
+        assert!(plan.bits < 3.0001e6);
+    }
+
+    #[test]
+    fn levels_at_the_ends_of_the_integers_are_escapes() {
+        let mut h = Histogram::new(0);
+        for level in [i32::MIN, i32::MAX, 0, 0, 0] {
+            h.add(level);
+        }
+        let plan = Plan::cheapest(&h, 0..=8).unwrap();
+        assert_eq!(plan.escapes, 2);
+        assert!(Plan::cheapest(&Histogram::new(0), 0..=8).is_none());
+    }
+}

@@ -1,0 +1,435 @@
+//! Reads a `.ecq` file through a memory map. Opening reads the header; checksums are checked on first use.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use memmap2::Mmap;
+use safetensors::tensor::Metadata;
+use serde::Deserialize;
+
+use crate::directory::{Coded, Directory, TensorRecord};
+use crate::tile::{ENTRY_BYTES, Frequencies, TileDecoder, TileEntry};
+use crate::writer::{METADATA_KEY, SEAL, blob_name, entry_names};
+use crate::{Error, Result, VERSION, side};
+
+/// What a caller is willing to read. The defaults suit models of any size on ordinary machines.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of header; safetensors itself allows 100 MB.
+    pub header: u64,
+    /// Number of tensors.
+    pub tensors: u64,
+    /// Unpacked bytes of one blob.
+    pub blob: u64,
+    /// Weights of one tile, of which one takes four bytes of memory when decoded; the format allows 2^24.
+    pub tile_weights: u64,
+    /// Bytes of scales of one tensor.
+    pub side_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header: 100_000_000,
+            tensors: 1 << 20,
+            blob: 1 << 30,
+            tile_weights: 1 << 24,
+            side_bytes: 1 << 32,
+        }
+    }
+}
+
+/// An open `.ecq` file.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    map: Mmap,
+    header: usize,
+    directory: Directory,
+    entries: HashMap<String, Range<usize>>,
+    by_name: HashMap<String, usize>,
+    limits: Limits,
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    version: u32,
+}
+
+impl Reader {
+    /// Opens a file: reads the header and checks it against its seal, the file and `limits`, nothing else.
+    ///
+    /// The file must not be changed while it is open; what another process writes into it is seen at once, and a file
+    /// cut short under a reader ends the process with SIGBUS.
+    ///
+    /// Errors: [`Error::Io`], [`Error::NotEcq`], [`Error::Version`], [`Error::Header`], [`Error::Limit`].
+    pub fn open(path: &Path, limits: Limits) -> Result<Self> {
+        let map = map(path)?;
+        let (header, entries, text) = parse(path, &map, &limits)?;
+        let fail = |why: String| Error::Header { path: path.into(), why };
+        // the version first: another version's directory need not parse
+        let version: VersionOnly =
+            serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
+        if version.version != VERSION {
+            return Err(Error::Version { path: path.into(), found: version.version });
+        }
+        let seal = entries.get(SEAL).cloned().filter(|r| r.end == map.len() && r.len() == 8);
+        let seal = seal.ok_or_else(|| fail("the seal is missing at the end of the file".into()))?;
+        let mut expected = [0; 8];
+        expected[..4].copy_from_slice(&crc32fast::hash(&map[..header]).to_le_bytes());
+        if map[seal] != expected {
+            return Err(fail("its checksum is wrong".into()));
+        }
+        let directory: Directory =
+            serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
+        let mut by_name = HashMap::new();
+        for (i, tensor) in directory.tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), i).is_some() {
+                return Err(fail(format!("two tensors are called '{}'", tensor.name)));
+            }
+        }
+        let reader = Self { path: path.into(), map, header, directory, entries, by_name, limits };
+        reader.check_directory()?;
+        Ok(reader)
+    }
+
+    /// The file's path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_size(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// Bytes of header, its filling included.
+    pub fn header_size(&self) -> u64 {
+        self.header as u64
+    }
+
+    /// What the header says.
+    pub fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    fn limit(&self, what: &str, value: u64, limit: u64) -> Result<()> {
+        check_limit(&self.path, what, value, limit)
+    }
+
+    fn corrupt(&self, name: &str, part: impl Into<String>, why: impl Into<String>) -> Error {
+        Error::Corrupt { path: self.path.clone(), name: name.into(), part: part.into(), why: why.into() }
+    }
+
+    fn check_directory(&self) -> Result<()> {
+        let directory = &self.directory;
+        self.limit("the number of tensors", directory.tensors.len() as u64, self.limits.tensors)?;
+        let mut known = 1; // the seal
+        for (i, blob) in directory.blobs.iter().enumerate() {
+            self.limit(&format!("the size of blob '{}'", blob.name), blob.size, self.limits.blob)?;
+            self.entry(&blob.name, &blob_name(i))?;
+            known += 1;
+        }
+        for source in &directory.sources {
+            if source.verbatim >= directory.blobs.len() {
+                return Err(self.corrupt(&source.name, "directory", "its verbatim blob is missing"));
+            }
+        }
+        for tensor in &directory.tensors {
+            known += self.check_tensor(tensor).map_err(|e| match e {
+                Ok(error) => error,
+                Err(why) => self.corrupt(&tensor.name, "directory", why),
+            })?;
+        }
+        if known != self.entries.len() {
+            let why = format!("{} entries, of which {known} belong to something", self.entries.len());
+            return Err(Error::Header { path: self.path.clone(), why });
+        }
+        Ok(())
+    }
+
+    /// Number of entries of the tensor, or what is wrong with it.
+    fn check_tensor(
+        &self,
+        tensor: &TensorRecord,
+    ) -> std::result::Result<usize, std::result::Result<Error, String>> {
+        let source = self.directory.sources.get(tensor.source.file);
+        let end = tensor.source.offset.checked_add(tensor.source.len);
+        if source.is_none_or(|s| end.is_none_or(|end| end > s.size)) {
+            return Err(Err("its place in the source is outside the source".into()));
+        }
+        let Some(coded) = &tensor.coded else {
+            return self.entry(&tensor.name, &tensor.name).map(|_| 1).map_err(Ok);
+        };
+        coded.check(&tensor.shape).map_err(Err)?;
+        let what = format!("the weights of a tile of '{}'", tensor.name);
+        self.limit(&what, coded.tile_rows * coded.cols, self.limits.tile_weights).map_err(Ok)?;
+        let side: u64 = coded.side_planes().iter().map(|&n| n as u64).fold(0, u64::saturating_add);
+        self.limit(&format!("the scales of '{}'", tensor.name), side, self.limits.side_bytes).map_err(Ok)?;
+        let [tiles, index, tables, side_data] = entry_names(&tensor.name);
+        let index = self.entry(&tensor.name, &index).map_err(Ok)?;
+        let expected =
+            coded.tiles().checked_mul(ENTRY_BYTES as u64).and_then(|n| n.checked_next_multiple_of(8));
+        if expected != Some(index.len() as u64) {
+            return Err(Err(format!("an index of {} bytes for {} tiles", index.len(), coded.tiles())));
+        }
+        let mut parts = vec![tiles, tables];
+        if side > 0 {
+            parts.push(side_data);
+        }
+        parts.iter().try_for_each(|part| self.entry(&tensor.name, part).map(drop)).map_err(Ok)?;
+        Ok(parts.len() + 1)
+    }
+
+    fn entry(&self, name: &str, entry: &str) -> Result<Range<usize>> {
+        self.entries
+            .get(entry)
+            .cloned()
+            .ok_or_else(|| self.corrupt(name, "header", format!("no entry '{entry}'")))
+    }
+
+    fn entry_bytes(&self, name: &str, entry: &str) -> Result<&[u8]> {
+        Ok(&self.map[self.entry(name, entry)?])
+    }
+
+    /// Bytes of a blob, unpacked and checked. Errors: [`Error::Corrupt`]; `index` out of range is one too.
+    pub fn blob(&self, index: usize) -> Result<Vec<u8>> {
+        let name = blob_name(index);
+        let blob =
+            self.directory.blobs.get(index).ok_or_else(|| self.corrupt(&name, "blob", "no such blob"))?;
+        let stored = self.entry_bytes(&blob.name, &name)?;
+        let corrupt = |why: String| self.corrupt(&blob.name, "blob", why);
+        if crc32fast::hash(stored) != blob.crc {
+            return Err(corrupt("its checksum is wrong".into()));
+        }
+        let mut bytes = Vec::new();
+        if blob.zstd {
+            // grows with what is really there, so a lying size allocates nothing
+            let decoder = zstd::Decoder::with_buffer(stored).map_err(|e| corrupt(e.to_string()))?;
+            decoder.take(blob.size + 1).read_to_end(&mut bytes).map_err(|e| corrupt(e.to_string()))?;
+        } else {
+            bytes.extend(stored);
+        }
+        if bytes.len() as u64 != blob.size {
+            return Err(corrupt(format!("not the {} bytes that the directory says", blob.size)));
+        }
+        Ok(bytes)
+    }
+
+    /// Bytes that a tensor occupies in the file, side data, index and filling included.
+    pub fn stored_bytes(&self, tensor: &TensorRecord) -> u64 {
+        self.stored_parts(tensor).iter().map(|(_, n)| n).sum()
+    }
+
+    /// The entries of a tensor by part ("tiles", "index", …, or "plain") with their bytes.
+    pub fn stored_parts(&self, tensor: &TensorRecord) -> Vec<(&'static str, u64)> {
+        let len = |name: &String| self.entries.get(name).map_or(0, |r| r.len() as u64);
+        match tensor.coded {
+            Some(_) => ["tiles", "index", "tables", "side"]
+                .into_iter()
+                .zip(entry_names(&tensor.name).iter().map(len))
+                .collect(),
+            None => vec![("plain", len(&tensor.name))],
+        }
+    }
+
+    /// A tensor by name. Errors: [`Error::NoSuchTensor`], [`Error::Corrupt`].
+    pub fn tensor(&self, name: &str) -> Result<Tensor<'_>> {
+        let index = self.by_name.get(name);
+        let missing = || Error::NoSuchTensor { path: self.path.clone(), name: name.into() };
+        self.load(&self.directory.tensors[*index.ok_or_else(missing)?])
+    }
+
+    /// The tensor of a record of this file's directory. Checks index, tables and side data, or the plain bytes.
+    pub fn load<'a>(&'a self, record: &'a TensorRecord) -> Result<Tensor<'a>> {
+        let name = &record.name;
+        let wrong = |part: &str| self.corrupt(name, part, "its checksum is wrong");
+        let Some(coded) = &record.coded else {
+            let bytes = self.entry_bytes(name, name)?;
+            return if crc32fast::hash(bytes) == record.crc {
+                Ok(Tensor::Plain(bytes))
+            } else {
+                Err(wrong("data"))
+            };
+        };
+        let names = entry_names(name);
+        let part = |i: usize| self.entries.get(&names[i]).map_or(&[][..], |r| &self.map[r.clone()]);
+        let mut crc = crc32fast::Hasher::new();
+        (1..4).for_each(|i| crc.update(part(i)));
+        if crc.finalize() != record.crc {
+            return Err(wrong("index, tables or side data"));
+        }
+        let freqs =
+            Frequencies::from_bytes(coded.codec, part(2)).map_err(|why| self.corrupt(name, "tables", why))?;
+        let mut tiles = Vec::with_capacity(coded.tiles() as usize); // the index is that long
+        let mut at = 0u64;
+        for (i, bytes) in part(1).as_chunks::<ENTRY_BYTES>().0.iter().take(coded.tiles() as usize).enumerate()
+        {
+            let entry = TileEntry::from_bytes(bytes);
+            let len = entry.bytes(coded.split(), coded.rows_of_tile(i as u64) * coded.cols);
+            tiles.push((at, entry));
+            at = at.saturating_add(len);
+        }
+        if at.checked_next_multiple_of(8) != Some(part(0).len() as u64) {
+            return Err(self.corrupt(
+                name,
+                "index",
+                format!("tiles of {at} bytes in {} bytes", part(0).len()),
+            ));
+        }
+        if part(0)[at as usize..].iter().chain(&part(1)[ENTRY_BYTES * tiles.len()..]).any(|&b| b != 0) {
+            return Err(self.corrupt(name, "filling", "bytes other than zero"));
+        }
+        let decoder = TileDecoder::new(coded, &freqs);
+        let checked = tiles.iter().map(|_| AtomicBool::new(false)).collect();
+        let (bytes, side) = (part(0), part(3));
+        let tensor = CodedTensor { reader: self, name, coded, freqs, decoder, tiles, checked, bytes, side };
+        Ok(Tensor::Coded(Box::new(tensor)))
+    }
+}
+
+fn check_limit(path: &Path, what: &str, value: u64, limit: u64) -> Result<()> {
+    if value <= limit {
+        return Ok(());
+    }
+    Err(Error::Limit { path: path.into(), what: what.into(), value, limit })
+}
+
+#[allow(unsafe_code)]
+fn map(path: &Path) -> Result<Mmap> {
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
+    if !file.metadata().map_err(Error::io(path, "open"))?.is_file() {
+        return Err(Error::NotEcq { path: path.into(), why: "it is no regular file".into() });
+    }
+    // SAFETY: the map is only read, as bytes, of which every pattern is valid; that nobody changes the file meanwhile is
+    // asked of the caller in the documentation of `Reader::open`.
+    unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))
+}
+
+/// Header length, ranges of all entries in the file, and the text of the directory.
+fn parse(
+    path: &Path,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(usize, HashMap<String, Range<usize>>, String)> {
+    let not = |why: &str| Error::NotEcq { path: path.into(), why: why.into() };
+    let fail = |why: String| Error::Header { path: path.into(), why };
+    let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| not("it is shorter than 8 bytes"))?;
+    let length = u64::from_le_bytes(*length);
+    if rest.first() != Some(&b'{') {
+        return Err(not("it does not begin as a safetensors file; `ecq convert` makes one from a model"));
+    }
+    if length > rest.len() as u64 {
+        return Err(fail(format!("it claims {length} bytes, the file has {}: cut short", bytes.len())));
+    }
+    check_limit(path, "the length of the header", length, limits.header)?;
+    let data = 8 + length as usize;
+    // not SafeTensors::read_metadata: its last check adds lengths from the file without a guard against overflow
+    let metadata: Metadata = serde_json::from_slice(&bytes[8..data]).map_err(|e| fail(e.to_string()))?;
+    if metadata.data_len() != bytes.len() - data {
+        let (has, says) = (bytes.len() - data, metadata.data_len());
+        return Err(fail(format!(
+            "it describes {says} bytes of data, the file has {has}: cut short, or bytes added"
+        )));
+    }
+    let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).cloned();
+    let text =
+        text.ok_or_else(|| not("it is a plain safetensors file; `ecq convert` makes an .ecq from it"))?;
+    let range = |(a, b): (usize, usize)| data + a..data + b;
+    let entries =
+        metadata.tensors().into_iter().map(|(name, info)| (name, range(info.data_offsets))).collect();
+    Ok((data, entries, text))
+}
+
+/// A tensor in an open file.
+pub enum Tensor<'a> {
+    /// Stored as in the source.
+    Plain(&'a [u8]),
+    /// Coded.
+    Coded(Box<CodedTensor<'a>>),
+}
+
+/// A coded tensor: tiles in any order, from any thread.
+pub struct CodedTensor<'a> {
+    reader: &'a Reader,
+    name: &'a str,
+    coded: &'a Coded,
+    freqs: Frequencies,
+    decoder: TileDecoder,
+    tiles: Vec<(u64, TileEntry)>,
+    checked: Vec<AtomicBool>,
+    bytes: &'a [u8],
+    side: &'a [u8],
+}
+
+impl<'a> CodedTensor<'a> {
+    /// How it is coded.
+    pub fn coded(&self) -> &'a Coded {
+        self.coded
+    }
+
+    /// Frequencies of the coded symbols.
+    pub fn frequencies(&self) -> &Frequencies {
+        &self.freqs
+    }
+
+    /// Rows of a tile, as a range in the matrix.
+    pub fn rows(&self, tile: usize) -> Range<usize> {
+        let first = tile * self.coded.tile_rows as usize;
+        first..first + self.coded.rows_of_tile(tile as u64) as usize
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.tiles.len()
+    }
+
+    /// The bytes of a tile and its entry; the checksum is checked on first use. Error: [`Error::Corrupt`].
+    ///
+    /// # Panics
+    /// If there is no such tile.
+    pub fn tile(&self, tile: usize) -> Result<(&'a [u8], TileEntry)> {
+        let (at, entry) = self.tiles[tile];
+        let end = self.tiles.get(tile + 1).map_or(at + self.last_len(), |t| t.0);
+        let bytes = &self.bytes[at as usize..end as usize];
+        if !self.checked[tile].load(Ordering::Relaxed) {
+            if crc32fast::hash(bytes) != entry.crc {
+                return Err(self.corrupt(tile, "its checksum is wrong".into()));
+            }
+            self.checked[tile].store(true, Ordering::Relaxed);
+        }
+        Ok((bytes, entry))
+    }
+
+    fn last_len(&self) -> u64 {
+        let last = self.tiles.len() - 1;
+        self.tiles[last].1.bytes(self.coded.split(), self.rows(last).len() as u64 * self.coded.cols)
+    }
+
+    fn corrupt(&self, tile: usize, why: String) -> Error {
+        self.reader.corrupt(self.name, format!("tile {tile}"), why)
+    }
+
+    /// Decodes the levels of a tile into `levels`, which is resized to its weights. Error: [`Error::Corrupt`].
+    ///
+    /// # Panics
+    /// If there is no such tile.
+    pub fn levels(&self, tile: usize, levels: &mut Vec<i32>) -> Result<()> {
+        let (bytes, entry) = self.tile(tile)?;
+        levels.resize(self.rows(tile).len() * self.coded.cols as usize, 0);
+        self.decoder.decode(bytes, entry, levels).map_err(|why| self.corrupt(tile, why))
+    }
+
+    /// Decodes the planes of the side data, as [`Coded::side_planes`] lists them. Error: [`Error::Corrupt`].
+    pub fn side(&self) -> Result<Vec<Vec<u8>>> {
+        let lengths = self.coded.side_planes();
+        if lengths.is_empty() {
+            return Ok(Vec::new());
+        }
+        side::decode(self.side, &lengths).map_err(|why| self.reader.corrupt(self.name, "side data", why))
+    }
+}

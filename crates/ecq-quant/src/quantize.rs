@@ -1,0 +1,350 @@
+//! Weights to levels and scales.
+
+use std::ops::Range;
+
+use ecq_format::directory::{Scales, Values};
+use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::plan::{Histogram, Plan};
+use half::f16;
+
+use crate::Error;
+use crate::rate;
+use crate::scheme::{Granularity, Scheme};
+use crate::values::{Dequantizer, octaves};
+use crate::weights::{Weights, map_pieces};
+
+/// A tensor with a rule that gives its levels; nothing is stored but the scales.
+pub struct Quantized<'a> {
+    weights: &'a dyn Weights,
+    scheme: Scheme,
+    values: Values,
+    rule: Rule,
+    /// Planes of the side data.
+    planes: Vec<Vec<u8>>,
+    histogram: Histogram,
+    plan: Plan,
+}
+
+/// How a weight becomes a level.
+pub(crate) enum Rule {
+    /// Uniform steps, times a factor a row and a column if given; levels between the multiples of the step, or on them.
+    Uniform { step: f32, between: bool, row: Vec<f32>, column: Vec<f32> },
+    /// A scale (and a minimum) for each group of columns, as the file will have them; levels are clamped.
+    Grouped { size: usize, scale: Vec<f32>, min: Vec<f32>, lowest: i32, highest: i32 },
+}
+
+impl Rule {
+    fn fill(&self, rows: Range<usize>, weights: &[f32], cols: usize, out: &mut [i32]) {
+        for ((r, w), out) in rows.zip(weights.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
+            self.row(r, w, out);
+        }
+    }
+
+    pub(crate) fn row(&self, r: usize, weights: &[f32], out: &mut [i32]) {
+        match self {
+            Self::Uniform { step, between, row, column } => {
+                let step = step * row.get(r).copied().unwrap_or(1.0);
+                let level = |w: f32, step: f32| uniform(w, step, *between);
+                if column.is_empty() {
+                    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w, step));
+                } else {
+                    let all = out.iter_mut().zip(weights).zip(column);
+                    all.for_each(|((q, &w), c)| *q = level(w, step * c));
+                }
+            }
+            Self::Grouped { size, scale, min, lowest, highest } => {
+                let first = r * weights.len().div_ceil(*size);
+                for (g, (out, weights)) in out.chunks_mut(*size).zip(weights.chunks(*size)).enumerate() {
+                    let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
+                    let level = |w: f32| if s > 0.0 { ((w - m) / s).round() as i32 } else { 0 };
+                    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w).clamp(*lowest, *highest));
+                }
+            }
+        }
+    }
+}
+
+/// The level of a uniform quantizer.
+pub(crate) fn uniform(w: f32, step: f32, between: bool) -> i32 {
+    // `as` saturates: a weight too far out for 32 bits gets the outermost level, and the measured error shows it
+    if between { (w / step).floor() as i32 } else { (w / step).round() as i32 }
+}
+
+impl<'a> Quantized<'a> {
+    /// Quantizes a matrix. `profile` decides codec and tiles, whose cost the native scheme's rate includes.
+    ///
+    /// Errors: [`Error::NotFinite`], [`Error::Rate`], [`Error::Group`].
+    pub fn new(scheme: Scheme, weights: &'a dyn Weights, profile: Profile) -> Result<Self, Error> {
+        scheme.check()?;
+        let range = range(weights)?;
+        match scheme {
+            Scheme::Ecq { bits, row_scales, column_scales } => {
+                native(scheme, weights, profile, bits, (row_scales, column_scales), range)
+            }
+            Scheme::Affine4(g) => grouped(scheme, weights, g, range, (0, 15), true),
+            Scheme::Absmax4(g) => grouped(scheme, weights, g, range, (-7, 7), false),
+            Scheme::Int8(g) => grouped(scheme, weights, g, range, (-127, 127), false),
+        }
+    }
+
+    fn build(
+        scheme: Scheme,
+        weights: &'a dyn Weights,
+        values: Values,
+        rule: Rule,
+        planes: Vec<Vec<u8>>,
+        center: i32,
+    ) -> Result<Self, Error> {
+        let levels = Ruled { weights, rule: &rule };
+        let histogram = histogram(&levels, weights.rows(), weights.cols(), center);
+        // levels on the multiples of the step have a lone zero: folding would spend a sign on it
+        let raw_bits = match rule {
+            Rule::Uniform { between: true, .. } => 1..=8,
+            Rule::Uniform { between: false, .. } => 0..=0,
+            Rule::Grouped { .. } => 0..=8,
+        };
+        let plan =
+            Plan::cheapest(&histogram, raw_bits).ok_or(Error::Unstorable("the tensor is empty".into()))?;
+        Ok(Self { weights, scheme, values, rule, planes, histogram, plan })
+    }
+
+    /// How levels become weights again.
+    pub fn values(&self) -> &Values {
+        &self.values
+    }
+
+    /// The planes of the side data.
+    pub fn planes(&self) -> &[Vec<u8>] {
+        &self.planes
+    }
+
+    /// How often each level occurs.
+    pub fn histogram(&self) -> &Histogram {
+        &self.histogram
+    }
+
+    /// How the levels will be coded.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The scheme.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Prepares the coding. `shape` must be the tensor's. Error: [`Error::Unstorable`].
+    pub fn encoder(&self, shape: &[u64], profile: Profile) -> Result<Encoder<'_>, Error> {
+        Encoder::new(self.scheme.name(), shape, self.values, profile, &self.plan, self)
+            .map_err(Error::Unstorable)
+    }
+
+    /// Bits that the tensor takes in a file, all side costs included; found by coding it.
+    pub fn coded_bits(&self, profile: Profile) -> Result<f64, Error> {
+        let shape = [self.weights.rows() as u64, self.weights.cols() as u64];
+        let encoder = self.encoder(&shape, profile)?;
+        let mut bytes = 0;
+        let counted: Result<(), std::convert::Infallible> = encoder.run(|tile, _| {
+            bytes += tile.len();
+            Ok(())
+        });
+        let Ok(()) = counted;
+        let side = if self.planes.is_empty() { 0 } else { ecq_format::side::encode(&self.planes).len() };
+        let index = ecq_format::tile::ENTRY_BYTES * encoder.coded().tiles() as usize;
+        let parts = [bytes, index, encoder.frequencies().to_bytes().len(), side];
+        Ok(8.0 * parts.iter().map(|n| n.next_multiple_of(8)).sum::<usize>() as f64)
+    }
+
+    /// What turns the levels into weights.
+    pub fn dequantizer(&self) -> Dequantizer {
+        Dequantizer::with(&self.values, self.weights.rows(), self.weights.cols(), &self.planes)
+    }
+}
+
+impl Levels for Quantized<'_> {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        Ruled { weights: self.weights, rule: &self.rule }.fill(rows, out);
+    }
+}
+
+struct Ruled<'a> {
+    weights: &'a dyn Weights,
+    rule: &'a Rule,
+}
+
+impl Levels for Ruled<'_> {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        let mut weights = vec![0.0; out.len()];
+        self.weights.fill(rows.clone(), &mut weights);
+        self.rule.fill(rows, &weights, self.weights.cols(), out);
+    }
+}
+
+/// Smallest and largest weight. Error: [`Error::NotFinite`].
+fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
+    let cols = weights.cols();
+    let pieces = map_pieces(weights, |rows, w| {
+        let bounds = w.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &w| (a.min(w), b.max(w)));
+        match w.iter().position(|w| !w.is_finite()) {
+            None => Ok(bounds),
+            Some(i) => Err(Error::NotFinite { row: rows.start + i / cols, column: i % cols, value: w[i] }),
+        }
+    });
+    pieces
+        .into_iter()
+        .try_fold((f32::INFINITY, f32::NEG_INFINITY), |a, b| b.map(|b| (a.0.min(b.0), a.1.max(b.1))))
+}
+
+fn native<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    profile: Profile,
+    bits: f64,
+    scaled: (bool, bool),
+    range: (f32, f32),
+) -> Result<Quantized<'a>, Error> {
+    let (mut row, mut column, mut planes) = (Vec::new(), Vec::new(), Vec::new());
+    let (rows_rms, columns_rms) = if scaled == (false, false) { Default::default() } else { rms(weights) };
+    for (wanted, rms, factors) in [(scaled.0, rows_rms, &mut row), (scaled.1, columns_rms, &mut column)] {
+        if wanted {
+            let bytes = octave_bytes(&rms);
+            *factors = bytes.iter().map(|&b| octaves(b)).collect();
+            planes.push(bytes);
+        }
+    }
+    let scales = match scaled {
+        (false, false) => Scales::None,
+        (row, column) => Scales::RowColumn { row, column },
+    };
+    let mut rule = Rule::Uniform { step: 1.0, between: false, row, column };
+    let side = if planes.is_empty() { 0 } else { ecq_format::side::encode(&planes).len() };
+    rate::meet(weights, &mut rule, side, bits, profile, range.1.max(-range.0));
+    loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
+}
+
+/// Builds the tensor with this rule. A small one is coded for a trial and its step corrected by what it really takes,
+/// because there tables and start states, which can only be estimated, are a visible share.
+fn loop_to_rate<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    profile: Profile,
+    bits: f64,
+    parts: (Rule, Scales, Vec<Vec<u8>>),
+) -> Result<Quantized<'a>, Error> {
+    let (mut rule, scales, planes) = parts;
+    let (rows, cols) = (weights.rows(), weights.cols());
+    let trials = if rows * cols <= 1 << 21 { 3 } else { 0 };
+    for trial in 0.. {
+        let Rule::Uniform { step, between, .. } = rule else { unreachable!("a uniform rule stays one") };
+        let bias = if between { 0.5 } else { 0.0 };
+        let values = Values { step: step.into(), bias, offset: 0.0, scales };
+        let mut made = Quantized::build(scheme, weights, values, rule, planes.clone(), 0)?;
+        let excess =
+            if trial < trials { made.coded_bits(profile)? / (rows * cols) as f64 - bits } else { 0.0 };
+        if excess.abs() < 0.002 || excess.abs() > 0.5 {
+            return Ok(made); // met, or no step meets it: few distinct weights
+        }
+        let Rule::Uniform { step, .. } = &mut made.rule else { unreachable!("a uniform rule stays one") };
+        *step *= excess.exp2() as f32; // about a bit an octave
+        rule = made.rule;
+    }
+    unreachable!("the last trial returns")
+}
+
+/// Root mean squares of rows and of columns.
+fn rms(weights: &dyn Weights) -> (Vec<f64>, Vec<f64>) {
+    let cols = weights.cols();
+    let pieces = map_pieces(weights, |_, w| {
+        let mut columns = vec![0f64; cols];
+        let rows: Vec<f64> = w
+            .chunks_exact(cols)
+            .map(|row| {
+                let square = |(c, &w): (&mut f64, &f32)| {
+                    let s = f64::from(w) * f64::from(w);
+                    *c += s;
+                    s
+                };
+                columns.iter_mut().zip(row).map(square).sum()
+            })
+            .collect();
+        (rows, columns)
+    });
+    let mut columns = vec![0f64; cols];
+    pieces.iter().for_each(|(_, c)| columns.iter_mut().zip(c).for_each(|(a, b)| *a += b));
+    let rows: Vec<f64> = pieces.into_iter().flat_map(|(r, _)| r).collect();
+    let height = rows.len().max(1) as f64;
+    (
+        rows.iter().map(|s| (s / cols as f64).sqrt()).collect(),
+        columns.iter().map(|s| (s / height).sqrt()).collect(),
+    )
+}
+
+/// Eighths of an octave around the mean, where 128 is 1; zeros get 128.
+fn octave_bytes(rms: &[f64]) -> Vec<u8> {
+    let present = rms.iter().filter(|&&x| x > 0.0);
+    let mean = present.clone().map(|x| x.log2()).sum::<f64>() / present.count().max(1) as f64;
+    let byte = |&x: &f64| {
+        if x > 0.0 { (128.0 + 8.0 * (x.log2() - mean)).round().clamp(0.0, 255.0) as u8 } else { 128 }
+    };
+    rms.iter().map(byte).collect()
+}
+
+fn grouped<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    granularity: Granularity,
+    range: (f32, f32),
+    levels: (i32, i32),
+    affine: bool,
+) -> Result<Quantized<'a>, Error> {
+    let fit = |low: f32, high: f32| -> (f32, f32) {
+        if affine {
+            // halves first: the difference of two finite weights can overflow
+            ((high / 15.0 - low / 15.0).max(0.0), low)
+        } else {
+            (high.max(-low) / levels.1 as f32, 0.0)
+        }
+    };
+    // the middle of 16 unsigned levels folds without loss, and so does the zero of signed ones
+    let center = if affine { 8 } else { 0 };
+    let (lowest, highest) = levels;
+    let Some(size) = granularity.columns(weights.cols() as u64) else {
+        let (step, offset) = fit(range.0, range.1);
+        let values = Values { step: step.into(), bias: 0.0, offset: offset.into(), scales: Scales::None };
+        let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
+        let (size, scale) = (weights.cols(), vec![step; weights.rows()]);
+        let rule = Rule::Grouped { size, scale, min, lowest, highest };
+        return Quantized::build(scheme, weights, values, rule, Vec::new(), center);
+    };
+    let size = size as usize;
+    let pieces = map_pieces(weights, |_, w| {
+        let groups = w.chunks_exact(weights.cols()).flat_map(|row| row.chunks(size));
+        let bounds =
+            |g: &[f32]| g.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &w| (a.min(w), b.max(w)));
+        groups.map(bounds).map(|(low, high)| fit(low, high)).collect::<Vec<_>>()
+    });
+    let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
+    // a power of two brings all scales and minima into the range of binary16
+    let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
+    let step = if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
+    let (mut planes, mut stored) = (Vec::new(), Vec::new());
+    for param in 0..1 + usize::from(affine) {
+        let halves = fits.iter().map(|&(s, m)| f16::from_f32(if param == 0 { s } else { m } / step));
+        let bits: Vec<[u8; 2]> = halves.clone().map(|h| h.to_bits().to_be_bytes()).collect();
+        planes.push(bits.iter().map(|b| b[0]).collect());
+        planes.push(bits.iter().map(|b| b[1]).collect());
+        stored.push(halves.map(|h| h.to_f32() * step).collect::<Vec<_>>());
+    }
+    let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
+    let scale = stored.pop().unwrap_or_default();
+    let scales = Scales::Group { size: size as u64, min: affine };
+    let values = Values { step: step.into(), bias: 0.0, offset: 0.0, scales };
+    Quantized::build(
+        scheme,
+        weights,
+        values,
+        Rule::Grouped { size, scale, min, lowest, highest },
+        planes,
+        center,
+    )
+}
