@@ -1,2 +1,35 @@
-//! The `ecq` command.
-fn main() {}
+//! The `ecq` command: parses arguments, calls the library, prints. Exit codes: 0 done, 1 failed, 2 wrong usage.
+#![forbid(unsafe_code)]
+
+mod args;
+mod output;
+mod progress;
+mod run;
+
+use clap::Parser;
+
+fn main() -> std::process::ExitCode {
+    let args = args::Args::parse();
+    let level = if args.quiet { "error" } else { "warn" };
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_target(false)
+        .init();
+    match run::run(args) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        // a closed pipe (`ecq inspect … | head`) is no failure
+        Err(e) if broken_pipe(&e) => std::process::ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ecq: {e:#}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|e| e.downcast_ref::<std::io::Error>());
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

@@ -1,1 +1,28 @@
-//! ecq-convert
+//! The whole ECQ pipeline as a library: models in, `.ecq` out, and back.
+//!
+//! | what | module |
+//! |---|---|
+//! | safetensors, GGUF and Hugging Face folders, checked | [`source`] |
+//! | GGUF's block formats | [`blocks`] |
+//! | a source's tensors as levels or weights | [`tensors`] |
+//! | source → `.ecq` | [`convert`](mod@convert) |
+//! | `.ecq` → the source files, or safetensors | [`restore`](mod@restore) |
+//! | checksums, decoding, comparison with the source | [`verify`](mod@verify) |
+//! | what is inside a `.ecq` file | [`inspect`](mod@inspect) |
+//! | what each scheme would give | [`analyze`](mod@analyze) |
+//!
+//! Nothing here prints; progress goes to a [`Progress`], remarks to `tracing`.
+
+pub mod analyze;
+pub mod blocks;
+pub mod convert;
+mod error;
+pub mod inspect;
+mod progress;
+pub mod restore;
+pub mod source;
+pub mod tensors;
+pub mod verify;
+
+pub use error::{Error, Result};
+pub use progress::{Progress, Silent};

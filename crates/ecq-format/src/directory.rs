@@ -140,7 +140,7 @@ pub enum Codec {
 pub struct Values {
     /// Factor of everything; an f32 value written as the f64 that equals it.
     pub step: f64,
-    /// 0, or 0.5 where levels lie between the multiples of the step.
+    /// 0; 0.5 where levels lie between the multiples of the step; -8 for codes around 8.
     pub bias: f64,
     /// Added at the end; an f32 value.
     pub offset: f64,
@@ -230,7 +230,7 @@ impl Coded {
         if let Codec::Nibble(lanes) = self.codec {
             rans_core::nibble::Strips::flat(lanes as usize, 0).map_err(|e| e.to_string())?;
         }
-        if self.raw_bits > MAX_RAW_BITS || self.center.abs() > MAX_CENTER {
+        if self.raw_bits > MAX_RAW_BITS || self.center.unsigned_abs() > MAX_CENTER as u32 {
             return Err(format!("{} raw bits around {}", self.raw_bits, self.center));
         }
         let v = &self.values;

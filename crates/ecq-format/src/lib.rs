@@ -9,7 +9,7 @@
 //! | a tile of levels → bytes, and back | [`tile`] |
 //! | scales and other side data → bytes, and back | [`side`] |
 //! | all tiles of a tensor, in parallel, in order | [`encode`] |
-//! | tensors → file | [`writer`] |
+//! | tensors → file | [`writer`], under a temporary name at first: [`staging`] |
 //! | file → tensors | [`reader`] |
 //!
 //! [`directory`] is what the header of the file says. `docs/format.md` in the repository is the normative
@@ -24,6 +24,7 @@ pub mod levels;
 pub mod plan;
 pub mod reader;
 pub mod side;
+pub mod staging;
 pub mod tile;
 pub mod writer;
 

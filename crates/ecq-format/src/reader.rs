@@ -210,7 +210,10 @@ impl Reader {
         if blob.zstd {
             // grows with what is really there, so a lying size allocates nothing
             let decoder = zstd::Decoder::with_buffer(stored).map_err(|e| corrupt(e.to_string()))?;
-            decoder.take(blob.size + 1).read_to_end(&mut bytes).map_err(|e| corrupt(e.to_string()))?;
+            decoder
+                .take(blob.size.saturating_add(1))
+                .read_to_end(&mut bytes)
+                .map_err(|e| corrupt(e.to_string()))?;
         } else {
             bytes.extend(stored);
         }

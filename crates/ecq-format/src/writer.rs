@@ -11,7 +11,7 @@ use tempfile::NamedTempFile;
 use crate::directory::{Blob, Directory, Extent, Role, SourceFile, TensorRecord};
 use crate::encode::Encoder;
 use crate::tile::ENTRY_BYTES;
-use crate::{Error, Result, VERSION, side};
+use crate::{Error, Result, VERSION, side, staging};
 
 /// Key of the directory in `__metadata__`.
 pub(crate) const METADATA_KEY: &str = "ecq";
@@ -67,7 +67,7 @@ impl Writer {
             return Err(Error::Exists(path.to_owned()));
         }
         let reserved = (header + 8).next_multiple_of(64);
-        let mut file = BufWriter::with_capacity(1 << 20, temporary(path).map_err(Error::io(path, "create"))?);
+        let mut file = BufWriter::with_capacity(1 << 20, staging::file(path)?);
         file.seek(SeekFrom::Start(reserved)).map_err(Error::io(path, "write"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -216,12 +216,7 @@ impl Writer {
             shift_data(&mut file, self.reserved, header.len() as u64).map_err(io("write"))?;
         }
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&header)).map_err(io("write"))?;
-        file.as_file().sync_all().map_err(io("write"))?;
-        let persisted = if self.overwrite { file.persist(&path) } else { file.persist_noclobber(&path) };
-        persisted.map_err(|e| match e.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists(path.clone()),
-            _ => Error::io(&path, "rename the finished file to")(e.error),
-        })?;
+        staging::finish(file, &path, self.overwrite)?;
         Ok(header.len() as u64 + self.at)
     }
 
@@ -242,21 +237,6 @@ impl Writer {
         header.extend(json);
         Ok(header)
     }
-}
-
-/// A new file beside `path`, with the permissions that a file made in the usual way would have.
-fn temporary(path: &Path) -> std::io::Result<NamedTempFile> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let prefix = format!(".{name}.");
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(&prefix).suffix(".ecq-tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666)); // less the umask
-    }
-    builder.tempfile_in(folder)
 }
 
 /// Moves everything from `from` on to `to`, further back, in pieces from the end.

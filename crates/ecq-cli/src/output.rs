@@ -1,0 +1,258 @@
+//! What is printed.
+
+use std::io::{Write, stdout};
+use std::path::Path;
+
+use anyhow::Result;
+use ecq_convert::analyze::{Analysis, SchemeAnalysis};
+use ecq_convert::convert::Treatment;
+use ecq_convert::inspect::Inspection;
+use ecq_convert::restore::Restored;
+use ecq_convert::verify::{TensorCheck, Verification};
+use serde::Serialize;
+
+/// One JSON document.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let mut out = stdout().lock();
+    serde_json::to_writer_pretty(&mut out, value).map_err(std::io::Error::from)?;
+    writeln!(out)?;
+    Ok(())
+}
+
+/// Megabytes (10^6), as disks and downloads count.
+fn mb(bytes: u64) -> String {
+    if bytes < 100_000 {
+        format!("{:.1} kB", bytes as f64 / 1e3)
+    } else {
+        format!("{:.2} MB", bytes as f64 / 1e6)
+    }
+}
+
+fn shape(shape: &[u64]) -> String {
+    if shape.is_empty() {
+        return "scalar".into();
+    }
+    shape.iter().map(u64::to_string).collect::<Vec<_>>().join(" x ")
+}
+
+/// Names come from files: control characters must not reach the terminal.
+fn clean(name: &str, width: usize) -> String {
+    let name: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    let count = name.chars().count();
+    if count <= width {
+        name
+    } else {
+        format!("…{}", name.chars().skip(count - width + 1).collect::<String>())
+    }
+}
+
+pub fn converted(path: &Path, treatment: Treatment, i: &Inspection, seconds: f64) -> Result<()> {
+    let t = &i.totals;
+    let what = match treatment {
+        Treatment::Lossless => "lossless".to_owned(),
+        Treatment::Lossy(scheme) => scheme.to_string(),
+    };
+    let coded = i.tensors.iter().filter(|t| t.scheme != "plain").count();
+    let mut out = stdout().lock();
+    writeln!(out, "{}: {what}, {} of {}", path.display(), mb(t.file_bytes), mb(t.source_bytes))?;
+    write!(out, "  {coded} tensors coded at {:.3} bits a weight, ", t.coded_bits)?;
+    writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded)?;
+    if i.lossless && coded == 0 {
+        writeln!(out, "  no tensor is of a type that lossless coding makes smaller; --scheme ecq quantizes")?;
+    }
+    if !i.lossless {
+        writeln!(out, "  `ecq verify {} --against INPUT` shows the error", path.display())?;
+    }
+    Ok(())
+}
+
+pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
+    let mut out = stdout().lock();
+    let kind = if i.lossless { "lossless" } else { "lossy" };
+    writeln!(out, "{}: format {}, {kind}, written by {}", path.display(), i.version, clean(&i.writer, 40))?;
+    for source in &i.sources {
+        writeln!(
+            out,
+            "from {} ({}, {}), SHA-256 {}",
+            clean(&source.name, 60),
+            source.format,
+            mb(source.bytes),
+            source.sha256
+        )?;
+    }
+    if !i.companions.is_empty() {
+        let names: Vec<_> = i.companions.iter().map(|n| clean(n, 40)).collect();
+        writeln!(out, "with {}", names.join(", "))?;
+    }
+    writeln!(
+        out,
+        "\n{:<44} {:>16} {:<5} {:<9} {:<11} {:>7} {:>7} {:>10}",
+        "tensor", "shape", "type", "scheme", "codec", "bits/w", "table", "size"
+    )?;
+    for t in &i.tensors {
+        let table = t.table_entropy.map_or("-".into(), |e| format!("{e:.3}"));
+        writeln!(
+            out,
+            "{:<44} {:>16} {:<5} {:<9} {:<11} {:>7.3} {table:>7} {:>10}",
+            clean(&t.name, 44),
+            shape(&t.shape),
+            clean(&t.dtype, 5),
+            clean(&t.scheme, 9),
+            t.codec,
+            t.bits,
+            mb(t.stored_bytes)
+        )?;
+    }
+    let t = &i.totals;
+    writeln!(
+        out,
+        "\nfile {} of {} ({:.1} %)",
+        mb(t.file_bytes),
+        mb(t.source_bytes),
+        percent(t.file_bytes, t.source_bytes)
+    )?;
+    let tensors = percent(t.tensor_bytes, t.source_tensor_bytes);
+    writeln!(out, "  tensors    {} of {} ({tensors:.1} %)", mb(t.tensor_bytes), mb(t.source_tensor_bytes))?;
+    writeln!(
+        out,
+        "  coded      {}, {:.4} bits a weight, everything counted",
+        mb(t.coded_bytes),
+        t.coded_bits
+    )?;
+    writeln!(out, "  metadata   {} (source headers, tokenizer, configuration)", mb(t.blob_bytes))?;
+    writeln!(out, "  directory  {}", mb(t.header_bytes))?;
+    writeln!(
+        out,
+        "bits/w counts scales, tables, start states and filling; table is the entropy of the levels' coding table"
+    )?;
+    Ok(())
+}
+
+fn percent(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+}
+
+pub fn verification(path: &Path, against: Option<&Path>, v: &Verification) -> Result<()> {
+    let mut out = stdout().lock();
+    let compared = against.is_some() && !v.lossless;
+    if compared {
+        writeln!(
+            out,
+            "{:<48} {:<9} {:>8} {:>8} {:>9} {:>10}",
+            "tensor", "scheme", "bits/w", "entropy", "SQNR dB", "max error"
+        )?;
+        for t in v.tensors.iter().filter(|t| t.entropy.is_some()).chain(&v.total) {
+            line(&mut out, t)?;
+        }
+    } else if let Some(total) = &v.total {
+        let entropy = total.entropy.unwrap_or(0.0);
+        writeln!(
+            out,
+            "coded tensors: {:.4} bits a weight, order-0 entropy of the planes {entropy:.4}",
+            total.bits
+        )?;
+    }
+    for (name, sum) in &v.sources {
+        writeln!(out, "{}: comes back with SHA-256 {sum}, as it was", clean(name, 60))?;
+    }
+    if v.identical == Some(true) {
+        writeln!(out, "identical to the source, byte for byte")?;
+    }
+    let changed: Vec<_> =
+        v.tensors.iter().filter(|t| t.scheme == "plain" && t.exact == Some(false)).collect();
+    for tensor in &changed {
+        writeln!(out, "{}: differs from the source", clean(&tensor.name, 60))?;
+    }
+    if !changed.is_empty() {
+        anyhow::bail!(
+            "{}: {} tensors stored as they were differ from the source",
+            path.display(),
+            changed.len()
+        );
+    }
+    writeln!(out, "{}: all checksums right, all {} tensors decode", path.display(), v.tensors.len())?;
+    Ok(())
+}
+
+fn line(out: &mut impl Write, t: &TensorCheck) -> Result<()> {
+    let sqnr = t.sqnr_db.map_or("exact".into(), |s| format!("{s:.2}"));
+    writeln!(
+        out,
+        "{:<48} {:<9} {:>8.4} {:>8.4} {sqnr:>9} {:>10.2e}",
+        clean(&t.name, 48),
+        clean(&t.scheme, 9),
+        t.bits,
+        t.entropy.unwrap_or(0.0),
+        t.max_error.unwrap_or(0.0)
+    )?;
+    Ok(())
+}
+
+pub fn restored(restored: &Restored) -> Result<()> {
+    let mut out = stdout().lock();
+    for (name, sum) in &restored.exact {
+        writeln!(out, "{}: exact, SHA-256 {sum}", clean(name, 60))?;
+    }
+    writeln!(out, "written to {}", restored.path.display())?;
+    Ok(())
+}
+
+pub fn analysis(path: &Path, a: &Analysis) -> Result<()> {
+    let mut out = stdout().lock();
+    for tensor in &a.tensors {
+        let name = clean(&tensor.name, 60);
+        writeln!(
+            out,
+            "\n{name}  {} {}, {:.2} bits a weight",
+            shape(&tensor.shape),
+            tensor.dtype,
+            tensor.source_bits
+        )?;
+        heading(&mut out)?;
+        tensor.schemes.iter().try_for_each(|s| scheme(&mut out, s))?;
+    }
+    writeln!(
+        out,
+        "\n{}: {} tensors pooled, {} stored as they are",
+        path.display(),
+        a.tensors.len(),
+        a.plain.len()
+    )?;
+    heading(&mut out)?;
+    a.pooled.iter().try_for_each(|s| scheme(&mut out, s))?;
+    writeln!(
+        out,
+        "\nentropy: of the levels; coded: with scales, tables and start states, all in bits a weight."
+    )?;
+    writeln!(out, "A rate means nothing without the error beside it.")?;
+    Ok(())
+}
+
+fn heading(out: &mut impl Write) -> Result<()> {
+    writeln!(
+        out,
+        "  {:<16} {:>8} {:>8} {:>8} {:>10} {:>9}  levels",
+        "scheme", "entropy", "coded", "SQNR dB", "max error", "escapes"
+    )?;
+    Ok(())
+}
+
+fn scheme(out: &mut impl Write, s: &SchemeAnalysis) -> Result<()> {
+    let sqnr = s.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
+    write!(out, "  {:<16} {:>8.3} {:>8.3} {sqnr:>8} {:>10.2e}", s.scheme, s.entropy, s.bits, s.max_error)?;
+    let escapes = if s.escapes == 0.0 { "-".into() } else { format!("{:.3} %", 100.0 * s.escapes) };
+    let bars = if s.histogram.is_empty() {
+        String::new()
+    } else {
+        format!("{} {} {}", s.levels.0, bars(&s.histogram), s.levels.1)
+    };
+    writeln!(out, " {escapes:>9}  {bars}")?;
+    Ok(())
+}
+
+/// A row of block characters.
+fn bars(shares: &[f64]) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    let most = shares.iter().fold(0.0, |a: f64, &b| a.max(b));
+    shares.iter().map(|&s| if s == 0.0 { ' ' } else { BLOCKS[((s / most * 8.0) as usize).min(7)] }).collect()
+}

@@ -1,0 +1,67 @@
+//! A progress bar on a terminal, nothing in a pipe; Ctrl-C stops the work cleanly.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+pub struct Bar {
+    bar: Mutex<ProgressBar>,
+    quiet: bool,
+    stop: Arc<AtomicBool>,
+}
+
+impl Bar {
+    pub fn new(quiet: bool) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let asked = Arc::clone(&stop);
+        // the first Ctrl-C lets the work remove its temporary file, the second ends the process at once
+        let set = ctrlc::set_handler(move || {
+            if asked.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+        });
+        if let Err(e) = set {
+            tracing::warn!("Ctrl-C will leave a temporary file behind: {e}");
+        }
+        Self { bar: Mutex::new(ProgressBar::hidden()), quiet, stop }
+    }
+
+    fn bar(&self) -> std::sync::MutexGuard<'_, ProgressBar> {
+        self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub fn finish(&self) {
+        self.bar().finish_and_clear();
+    }
+}
+
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+impl ecq_convert::Progress for Bar {
+    fn begin(&self, what: &str, bytes: u64) {
+        if self.quiet {
+            return;
+        }
+        // indicatif itself draws nothing when standard error is no terminal
+        let bar = ProgressBar::new(bytes);
+        let style = ProgressStyle::with_template(
+            "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
+        );
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_message(what.to_owned());
+        *self.bar() = bar;
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.bar().inc(bytes);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}

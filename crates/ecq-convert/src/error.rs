@@ -1,0 +1,109 @@
+//! Errors of the pipeline.
+
+use std::path::{Path, PathBuf};
+
+use crate::source::SourceError;
+
+/// The result of everything here.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What went wrong, with the file and the tensor.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The source cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The `.ecq` file cannot be read or written.
+    #[error(transparent)]
+    Format(#[from] ecq_format::Error),
+    /// A tensor cannot be quantized.
+    #[error("{}: tensor '{tensor}': {why}", path.display())]
+    Quantize {
+        /// The source file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        why: ecq_quant::Error,
+    },
+    /// The operating system refused.
+    #[error("{}: cannot {action}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The output exists and overwriting was not asked for.
+    #[error("{}: exists already; choose another name, or overwrite it with --force", .0.display())]
+    Exists(PathBuf),
+    /// The output would be a folder, and a folder with something in it is there.
+    #[error("{}: is a folder with files in it, which is never overwritten; choose another name", .0.display())]
+    FolderInTheWay(PathBuf),
+    /// A file of the input would be overwritten by the output.
+    #[error("{}: is input and output at once; choose another output", .0.display())]
+    OntoInput(PathBuf),
+    /// The source has too much that is no tensor.
+    #[error("{}: {bytes} bytes belong to no tensor, at most {limit} are kept; is the file damaged?", path.display())]
+    TooMuchElse {
+        /// The source file.
+        path: PathBuf,
+        /// Bytes outside of tensors.
+        bytes: u64,
+        /// Most that is kept.
+        limit: u64,
+    },
+    /// A file name inside an `.ecq` file is not a plain name.
+    #[error("{}: holds a file called {name:?}, which is no plain file name or occurs twice; it is not restored", path.display())]
+    FileName {
+        /// The `.ecq` file.
+        path: PathBuf,
+        /// The name.
+        name: String,
+    },
+    /// What the file says of a source or a tensor contradicts itself.
+    #[error("{}: '{name}': {why}; fetch or convert the file again", path.display())]
+    Inconsistent {
+        /// The `.ecq` file.
+        path: PathBuf,
+        /// The source file or tensor.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A restored source does not have the checksum that it had.
+    #[error("{}: '{name}' comes back with SHA-256 {found}, it was {expected}; fetch or convert the file again", path.display())]
+    Sha256 {
+        /// The `.ecq` file.
+        path: PathBuf,
+        /// The source file.
+        name: String,
+        /// The checksum in the file.
+        expected: String,
+        /// The checksum of what came back.
+        found: String,
+    },
+    /// The file and the source do not belong together.
+    #[error("{}: {why}; is this the model that {} was made from?", source_path.display(), path.display())]
+    NotTheSource {
+        /// The `.ecq` file.
+        path: PathBuf,
+        /// The source.
+        source_path: PathBuf,
+        /// The difference.
+        why: String,
+    },
+    /// The caller asked to stop.
+    #[error("stopped; nothing was written")]
+    Cancelled,
+}
+
+impl Error {
+    /// Attaches a path and an action to a system error; for `map_err`.
+    pub(crate) fn io<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |source| Error::Io { path: path.to_owned(), action, source }
+    }
+}

@@ -1,0 +1,412 @@
+//! `.ecq` back to files: the exact source, or weights in safetensors.
+
+use std::collections::{HashMap, HashSet};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use ecq_format::directory::{Role, SourceFile, TensorRecord, matrix};
+use ecq_format::reader::{CodedTensor, Tensor};
+use ecq_format::{Dtype, Reader, staging};
+use ecq_quant::values::Dequantizer;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use safetensors::tensor::{Metadata, TensorInfo};
+use sha2::{Digest, Sha256};
+
+use crate::blocks::{BlockError, BlockType, to_f32};
+use crate::convert::{gaps, hex};
+use crate::progress::step;
+use crate::source::SourceType;
+use crate::tensors::Packer;
+use crate::{Error, Progress, Result};
+
+/// A float type for restored weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Float {
+    /// Single precision.
+    F32,
+    /// Half precision.
+    F16,
+    /// bfloat16.
+    BF16,
+}
+
+impl Float {
+    fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::BF16 => Dtype::BF16,
+        }
+    }
+
+    fn named(name: &str) -> Option<Self> {
+        [("F32", Self::F32), ("F16", Self::F16), ("BF16", Self::BF16)]
+            .into_iter()
+            .find(|f| f.0 == name)
+            .map(|f| f.1)
+    }
+
+    fn write(self, weights: &[f32]) -> Vec<u8> {
+        match self {
+            Self::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            Self::F16 => weights.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
+            Self::BF16 => weights.iter().flat_map(|&w| bf16::from_f32(w).to_le_bytes()).collect(),
+        }
+    }
+}
+
+/// What was written.
+#[derive(Clone, Debug)]
+pub struct Restored {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// Names of the files with their SHA-256, for sources that came back byte for byte.
+    pub exact: Vec<(String, String)>,
+}
+
+/// Restores a file. A lossless one gives back its source files, each checked against the SHA-256 that it had; a lossy one
+/// gives one safetensors file in `float`, or each tensor's source type (F32 for quantized sources).
+///
+/// A model with companion files, or of several files, becomes a folder, but for lossy ones whose `output` ends in
+/// `.safetensors`. The output stands under its name only when it is complete.
+pub fn restore(
+    reader: &Reader,
+    output: &Path,
+    float: Option<Float>,
+    overwrite: bool,
+    progress: &dyn Progress,
+) -> Result<Restored> {
+    let directory = reader.directory();
+    let companions: Vec<_> =
+        directory.blobs.iter().enumerate().filter(|(_, b)| b.role == Role::Companion).collect();
+    check_names(
+        reader,
+        companions.iter().map(|(_, b)| &b.name).chain(directory.sources.iter().map(|s| &s.name)),
+    )?;
+    let name = reader.path().file_name().unwrap_or_default().to_string_lossy();
+    progress.begin(&format!("restoring {name}"), directory.tensors.iter().map(|t| t.source.len).sum());
+    let exact = directory.lossless && float.is_none();
+    let lone = if exact {
+        directory.sources.len() == 1 && companions.is_empty()
+    } else {
+        companions.is_empty() || output.extension().is_some_and(|e| e == "safetensors")
+    };
+    let mut sums = Vec::new();
+    if lone {
+        write_file(reader, output, overwrite, |sink| match exact {
+            true => source_file(reader, 0, sink, progress)
+                .map(|sum| sums.push((directory.sources[0].name.clone(), sum))),
+            false => lossy_file(reader, float, sink, progress),
+        })?;
+        return Ok(Restored { path: output.into(), exact: sums });
+    }
+    folder(output, |folder| {
+        for &(i, blob) in &companions {
+            // an index of shards would be wrong beside a single file
+            if exact || !blob.name.ends_with(".safetensors.index.json") {
+                let path = folder.join(&blob.name);
+                std::fs::write(&path, reader.blob(i)?).map_err(Error::io(&path, "write"))?;
+            }
+        }
+        if !exact {
+            return write_file(reader, &folder.join("model.safetensors"), false, |sink| {
+                lossy_file(reader, float, sink, progress)
+            });
+        }
+        for (i, source) in directory.sources.iter().enumerate() {
+            write_file(reader, &folder.join(&source.name), false, |sink| {
+                source_file(reader, i, sink, progress).map(|sum| sums.push((source.name.clone(), sum)))
+            })?;
+        }
+        Ok(())
+    })?;
+    Ok(Restored { path: output.into(), exact: sums })
+}
+
+/// Names from a file must be plain, and each its own.
+fn check_names<'a>(reader: &Reader, names: impl Iterator<Item = &'a String>) -> Result<()> {
+    let mut seen = HashSet::new();
+    for name in names {
+        let plain = !name.is_empty()
+            && name != "."
+            && name != ".."
+            && name.len() <= 255
+            && !name.contains(|c: char| c == '/' || c == '\\' || c == ':' || c.is_control());
+        // file systems that ignore case would let one name overwrite another
+        if !plain || !seen.insert(name.to_lowercase()) {
+            return Err(Error::FileName { path: reader.path().into(), name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// Writes a file under a temporary name and renames it.
+fn write_file(
+    reader: &Reader,
+    path: &Path,
+    overwrite: bool,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<()> {
+    if let Ok(there) = path.symlink_metadata() {
+        if there.is_dir() {
+            return Err(Error::FolderInTheWay(path.into()));
+        }
+        if !overwrite {
+            return Err(Error::Exists(path.into()));
+        }
+        if path.canonicalize().ok() == reader.path().canonicalize().ok() {
+            return Err(Error::OntoInput(path.into()));
+        }
+    }
+    let mut sink = BufWriter::with_capacity(1 << 20, staging::file(path)?);
+    write(&mut sink)?;
+    let file = sink.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
+    Ok(staging::finish(file, path, overwrite)?)
+}
+
+/// Fills a folder under a temporary name and renames it. An empty folder may be there.
+fn folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    if path.symlink_metadata().is_ok() {
+        let empty = std::fs::read_dir(path).map(|mut d| d.next().is_none());
+        match empty {
+            Ok(true) => {}
+            Ok(false) => return Err(Error::FolderInTheWay(path.into())),
+            Err(_) if path.is_dir() => return Err(Error::FolderInTheWay(path.into())),
+            Err(_) => return Err(Error::Exists(path.into())),
+        }
+    }
+    let made = staging::folder(path)?;
+    fill(made.path())?;
+    std::fs::rename(made.path(), path).map_err(Error::io(path, "rename the finished folder to"))?;
+    let _ = made.keep(); // it has its name now, nothing is left to remove
+    Ok(())
+}
+
+/// Writes source file `index` byte for byte; returns its SHA-256 after checking it.
+///
+/// Errors: [`Error::Inconsistent`], [`Error::Sha256`], and what reading and writing give.
+pub fn source_file(
+    reader: &Reader,
+    index: usize,
+    sink: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<String> {
+    let source = &reader.directory().sources[index];
+    let inconsistent =
+        |name: &str, why: String| Error::Inconsistent { path: reader.path().into(), name: name.into(), why };
+    let mut tensors: Vec<_> = reader.directory().tensors.iter().filter(|t| t.source.file == index).collect();
+    tensors.sort_by_key(|t| (t.source.offset, t.source.len));
+    for pair in tensors.windows(2) {
+        if pair[0].source.offset + pair[0].source.len > pair[1].source.offset {
+            return Err(inconsistent(&pair[1].name, format!("overlaps '{}' in the source", pair[0].name)));
+        }
+    }
+    let verbatim = reader.blob(source.verbatim)?;
+    let mut rest = &verbatim[..];
+    let mut sink = HashingSink { sink, hasher: Sha256::new(), written: 0, path: reader.path(), source };
+    let gaps = gaps(tensors.iter().map(|t| (t.source.offset, t.source.len)), source.size);
+    for (i, (_, len)) in gaps.enumerate() {
+        let (piece, after) = usize::try_from(len)
+            .ok()
+            .and_then(|len| rest.split_at_checked(len))
+            .ok_or_else(|| inconsistent(&source.name, "its verbatim part is too short".into()))?;
+        rest = after;
+        sink.write(piece)?;
+        if let Some(tensor) = tensors.get(i) {
+            let before = sink.written;
+            tensor_bytes(reader, tensor, |bytes| sink.write(bytes))?;
+            if sink.written - before != tensor.source.len {
+                return Err(inconsistent(
+                    &tensor.name,
+                    "does not have the length that it had in the source".into(),
+                ));
+            }
+            step(progress, tensor.source.len)?;
+        }
+    }
+    if !rest.is_empty() {
+        return Err(inconsistent(&source.name, "its verbatim part is too long".into()));
+    }
+    sink.check()
+}
+
+struct HashingSink<'a> {
+    sink: &'a mut dyn Write,
+    hasher: Sha256,
+    written: u64,
+    path: &'a Path,
+    source: &'a SourceFile,
+}
+
+impl HashingSink<'_> {
+    fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.hasher.update(bytes);
+        self.written += bytes.len() as u64;
+        self.sink.write_all(bytes).map_err(Error::io(Path::new(&self.source.name), "write"))
+    }
+
+    fn check(self) -> Result<String> {
+        let found = hex(&self.hasher.finalize());
+        let SourceFile { name, sha256, .. } = self.source;
+        if found == *sha256 {
+            return Ok(found);
+        }
+        Err(Error::Sha256 { path: self.path.into(), name: name.clone(), expected: sha256.clone(), found })
+    }
+}
+
+/// The bytes that a tensor had in a lossless source, piece by piece.
+fn tensor_bytes(
+    reader: &Reader,
+    record: &TensorRecord,
+    mut sink: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    let tensor = match reader.load(record)? {
+        Tensor::Plain(bytes) => return sink(bytes),
+        Tensor::Coded(tensor) => tensor,
+    };
+    let inconsistent =
+        |why: String| Error::Inconsistent { path: reader.path().into(), name: record.name.clone(), why };
+    let coded = tensor.coded();
+    let packer = Packer::new(&coded.scheme, coded.cols as usize, &tensor.side()?)
+        .ok_or_else(|| inconsistent(format!("scheme '{}' has no exact source bytes", coded.scheme)))?;
+    tiles(
+        &tensor,
+        |rows, levels| packer.pack(rows, levels).map_err(|e| inconsistent(e.to_string())),
+        |bytes| sink(&bytes),
+    )
+}
+
+/// Decodes all tiles, some at a time in parallel, through `map`, and hands the results to `sink` in order.
+pub(crate) fn tiles<T: Send>(
+    tensor: &CodedTensor<'_>,
+    map: impl Fn(std::ops::Range<usize>, &[i32]) -> Result<T> + Sync,
+    mut sink: impl FnMut(T) -> Result<()>,
+) -> Result<()> {
+    let batch = 2 * rayon::current_num_threads();
+    for first in (0..tensor.tiles()).step_by(batch) {
+        let made: Vec<Result<T>> = (first..tensor.tiles().min(first + batch))
+            .into_par_iter()
+            .map_init(Vec::new, |levels, tile| {
+                tensor.levels(tile, levels)?;
+                map(tensor.rows(tile), levels)
+            })
+            .collect();
+        made.into_iter().try_for_each(|made| sink(made?))?;
+    }
+    Ok(())
+}
+
+/// Writes all tensors as one safetensors file, wide types first.
+fn lossy_file(
+    reader: &Reader,
+    float: Option<Float>,
+    sink: &mut dyn Write,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let mut all: Vec<(&TensorRecord, Dtype, Option<Float>)> =
+        reader.directory().tensors.iter().map(|t| target(t, float)).collect();
+    all.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.bitsize()));
+    let mut at = 0usize;
+    let mut entries = Vec::new();
+    for (record, dtype, to) in &all {
+        let inconsistent = |why: &str| Error::Inconsistent {
+            path: reader.path().into(),
+            name: record.name.clone(),
+            why: why.into(),
+        };
+        let weights =
+            matrix(&record.shape).map(|(r, c)| r * c).ok_or_else(|| inconsistent("its shape overflows"))?;
+        let (shape, len) = match to {
+            Some(f) => (&record.shape[..], weights.checked_mul(f.dtype().bitsize() as u64 / 8)),
+            None if *dtype == Dtype::U8 => (&[record.source.len][..], Some(record.source.len)),
+            None => (&record.shape[..], Some(record.source.len)),
+        };
+        let end = len.and_then(|len| at.checked_add(usize::try_from(len).ok()?));
+        let end = end.ok_or_else(|| inconsistent("it is too large"))?;
+        let shape = shape.iter().map(|&d| d as usize).collect();
+        entries.push((record.name.clone(), TensorInfo { dtype: *dtype, shape, data_offsets: (at, end) }));
+        at = end;
+    }
+    let name = reader.path().to_owned();
+    let failed = |why: String| Error::Inconsistent { path: name.clone(), name: "directory".into(), why };
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata = Metadata::new(Some(metadata), entries).map_err(|e| failed(e.to_string()))?;
+    let mut json = serde_json::to_vec(&metadata).map_err(|e| failed(e.to_string()))?;
+    json.resize(json.len().next_multiple_of(8), b' ');
+    let io = |e| Error::io(reader.path(), "write what it restores to")(e);
+    sink.write_all(&(json.len() as u64).to_le_bytes()).and_then(|()| sink.write_all(&json)).map_err(io)?;
+    for (record, _, to) in all {
+        weights(reader, record, to, |bytes| {
+            sink.write_all(bytes).map_err(Error::io(reader.path(), "write from"))
+        })?;
+        step(progress, record.source.len)?;
+    }
+    Ok(())
+}
+
+/// The type a tensor is restored to, and the conversion if its values are read at all.
+fn target(record: &TensorRecord, float: Option<Float>) -> (&TensorRecord, Dtype, Option<Float>) {
+    let own = Float::named(&record.dtype);
+    let dtype = SourceType::named(record.dtype.clone(), true);
+    if own.is_some() || record.coded.is_some() || BlockType::from_source(&dtype).is_some() {
+        let to = float.or(own).unwrap_or(Float::F32);
+        return (record, to.dtype(), Some(to));
+    }
+    let other = serde_json::from_value(serde_json::Value::String(record.dtype.clone()));
+    (record, other.unwrap_or(Dtype::U8), None)
+}
+
+fn weights(
+    reader: &Reader,
+    record: &TensorRecord,
+    to: Option<Float>,
+    mut sink: impl FnMut(&[u8]) -> Result<()>,
+) -> Result<()> {
+    match (reader.load(record)?, to) {
+        (Tensor::Plain(bytes), Some(to)) if Float::named(&record.dtype) != Some(to) => {
+            plain_floats(&SourceType::named(record.dtype.clone(), true), bytes, |floats| {
+                sink(&to.write(floats))
+            })
+            .unwrap_or_else(|why| {
+                let (path, name) = (reader.path().into(), record.name.clone());
+                Err(Error::Inconsistent { path, name, why: why.to_string() })
+            })
+        }
+        (Tensor::Plain(bytes), _) => sink(bytes),
+        (Tensor::Coded(tensor), to) => {
+            let dequantizer = Dequantizer::new(tensor.coded(), &tensor.side()?);
+            let to = to.unwrap_or(Float::F32);
+            let map = |rows, levels: &[i32]| {
+                let mut floats = vec![0.0; levels.len()];
+                dequantizer.fill(rows, levels, &mut floats);
+                Ok(to.write(&floats))
+            };
+            tiles(&tensor, map, |bytes: Vec<u8>| sink(&bytes))
+        }
+    }
+}
+
+/// Reads weights of any float or block type, piece by piece. The outer error: bytes that are no whole weights.
+fn plain_floats(
+    dtype: &SourceType,
+    bytes: &[u8],
+    mut sink: impl FnMut(&[f32]) -> Result<()>,
+) -> std::result::Result<Result<()>, BlockError> {
+    let (unit, weights) = match BlockType::from_source(dtype) {
+        Some(block) => (block.bytes(), block.weights()),
+        None => (if *dtype == SourceType::F32 { 4 } else { 2 }, 1),
+    };
+    for piece in bytes.chunks(unit << 14) {
+        let mut floats = vec![0.0; piece.len() / unit * weights];
+        match BlockType::from_source(dtype) {
+            Some(block) => block.dequantize(piece, &mut floats)?,
+            None => to_f32(dtype, piece, &mut floats)?,
+        }
+        if let Err(stopped) = sink(&floats) {
+            return Ok(Err(stopped));
+        }
+    }
+    Ok(Ok(()))
+}

@@ -1,0 +1,345 @@
+//! Read-only model sources: a GGUF file, a safetensors file, or a Hugging Face folder.
+//!
+//! A source is one or more memory-mapped files and a list of tensors that has been checked against them:
+//! every tensor lies inside its file, none overlaps another, and no name occurs twice. Nothing is allocated
+//! from a count that the file's own length has not confirmed, so a hostile file costs no more than an error.
+
+mod error;
+mod folder;
+mod gguf;
+mod safetensors;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+pub use error::SourceError;
+use error::clip;
+
+/// Bounds on what is read from a file before its contents are trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLimits {
+    /// Longest header of one file (or shard index) in bytes.
+    pub max_header: u64,
+    /// Most tensors in the whole source.
+    pub max_tensors: usize,
+    /// Longest tensor name or metadata key in bytes.
+    pub max_name: usize,
+}
+
+impl Default for SourceLimits {
+    fn default() -> Self {
+        Self { max_header: 512 << 20, max_tensors: 1 << 20, max_name: 64 << 10 }
+    }
+}
+
+/// What a source is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceKind {
+    /// One GGUF file.
+    Gguf,
+    /// One safetensors file.
+    Safetensors,
+    /// A Hugging Face folder, or a sharded model named by its index.
+    Folder,
+}
+
+/// The format of one model file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileFormat {
+    /// GGUF, version 2 or 3, little-endian.
+    Gguf,
+    /// safetensors.
+    Safetensors,
+}
+
+/// One memory-mapped model file.
+#[derive(Debug)]
+pub struct SourceFile {
+    /// Name relative to the source: the bare file name.
+    pub name: String,
+    /// Where the file is.
+    pub path: PathBuf,
+    /// How the file is laid out.
+    pub format: FileFormat,
+    map: Mmap,
+}
+
+impl SourceFile {
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+/// A small file beside the weights that belongs to the model, such as its configuration or tokenizer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Companion {
+    /// The bare file name.
+    pub name: String,
+    /// Where the file is.
+    pub path: PathBuf,
+}
+
+/// A tensor type that is carried through unread.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct OtherType {
+    /// The format's own name for it, e.g. `Q6_K` or `I64`; `type-<id>` for a GGUF id that is not known.
+    pub name: Cow<'static, str>,
+    /// Whether the name is GGUF's (else safetensors').
+    pub gguf: bool,
+}
+
+/// The element or block type of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SourceType {
+    /// IEEE single precision.
+    F32,
+    /// IEEE half precision.
+    F16,
+    /// bfloat16.
+    BF16,
+    /// GGUF block of 32 four-bit codes with one scale.
+    Q4_0,
+    /// GGUF block of 32 four-bit codes with scale and minimum.
+    Q4_1,
+    /// GGUF block of 32 signed bytes with one scale.
+    Q8_0,
+    /// Any other type, carried through.
+    Other(OtherType),
+}
+
+impl SourceType {
+    /// The type a format's name stands for.
+    pub(crate) fn named(name: impl Into<Cow<'static, str>>, gguf: bool) -> Self {
+        let name = name.into();
+        match (&*name, gguf) {
+            ("F32", _) => Self::F32,
+            ("F16", _) => Self::F16,
+            ("BF16", _) => Self::BF16,
+            ("Q4_0", true) => Self::Q4_0,
+            ("Q4_1", true) => Self::Q4_1,
+            ("Q8_0", true) => Self::Q8_0,
+            _ => Self::Other(OtherType { name, gguf }),
+        }
+    }
+
+    /// The format's name for the type.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::Q4_0 => "Q4_0",
+            Self::Q4_1 => "Q4_1",
+            Self::Q8_0 => "Q8_0",
+            Self::Other(other) => &other.name,
+        }
+    }
+
+    /// Whether it is F32, F16 or BF16, which [`crate::blocks::to_f32`] reads.
+    pub fn is_float(&self) -> bool {
+        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    }
+}
+
+/// One tensor of a source: where its bytes are and how they are to be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceTensor {
+    /// Name, unique in the source.
+    pub name: String,
+    /// Dimensions, outermost first; empty for a scalar.
+    pub shape: Vec<u64>,
+    /// Element or block type.
+    pub dtype: SourceType,
+    /// Index into [`Source::files`].
+    pub file: usize,
+    /// First byte, counted from the start of the file.
+    pub offset: u64,
+    /// Length in bytes. For a GGUF type that is not known it reaches to the next tensor or the file's end.
+    pub len: u64,
+}
+
+/// An open, checked model source.
+#[derive(Debug)]
+pub struct Source {
+    kind: SourceKind,
+    files: Vec<SourceFile>,
+    companions: Vec<Companion>,
+    left_out: Vec<String>,
+    tensors: Vec<SourceTensor>,
+    architecture: Option<String>,
+}
+
+impl Source {
+    /// Opens a model file, a folder, or a `*.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// The first thing found wrong with the files, see [`SourceError`].
+    pub fn open(path: &Path, limits: &SourceLimits) -> Result<Self, SourceError> {
+        let about = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
+        if about.is_dir() {
+            return Self::from_folder(folder::scan(path, limits)?, limits);
+        }
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.ends_with(folder::INDEX_SUFFIX) {
+            return Self::from_folder(folder::from_index(path, name, limits)?, limits);
+        }
+        Self::from_file(path, name, limits)
+    }
+
+    fn from_file(path: &Path, name: String, limits: &SourceLimits) -> Result<Self, SourceError> {
+        let map = map_file(path)?;
+        let mut source = Self::empty(SourceKind::Safetensors);
+        let format = if map.starts_with(gguf::MAGIC) {
+            source.kind = SourceKind::Gguf;
+            let model = gguf::parse(path, &map, limits)?;
+            source.tensors = model.tensors;
+            source.architecture = model.architecture;
+            FileFormat::Gguf
+        } else if path.extension().is_some_and(|extension| extension == "gguf") {
+            let found = map[..map.len().min(4)].to_vec();
+            return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
+        } else {
+            source.tensors = safetensors::parse(path, &map, 0, limits)?;
+            FileFormat::Safetensors
+        };
+        source.files.push(SourceFile { name, path: path.into(), format, map });
+        Ok(source)
+    }
+
+    fn from_folder(plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
+        let mut source = Self::empty(SourceKind::Folder);
+        for (file, name) in plan.shards.into_iter().enumerate() {
+            let path = plan.folder.join(&name);
+            let map = map_file(&path)?;
+            source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
+            check_tensor_count(&path, source.tensors.len() as u64, limits)?;
+            source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
+        }
+        let owners = check_unique(&source.tensors, |file| &source.files[file].path)?;
+        if let Some(index) = &plan.index {
+            index.check(&source.files, &owners)?;
+        }
+        source.companions = plan.companions;
+        source.left_out = plan.left_out;
+        Ok(source)
+    }
+
+    fn empty(kind: SourceKind) -> Self {
+        Self {
+            kind,
+            files: Vec::new(),
+            companions: Vec::new(),
+            left_out: Vec::new(),
+            tensors: Vec::new(),
+            architecture: None,
+        }
+    }
+
+    /// What the source is made of.
+    pub fn kind(&self) -> SourceKind {
+        self.kind
+    }
+
+    /// The model files, sorted by name.
+    pub fn files(&self) -> &[SourceFile] {
+        &self.files
+    }
+
+    /// The small files beside the weights; none for a single model file.
+    pub fn companions(&self) -> &[Companion] {
+        &self.companions
+    }
+
+    /// Names of what else lies in the folder and is not part of the source.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+
+    /// All tensors, sorted by file and offset.
+    pub fn tensors(&self) -> &[SourceTensor] {
+        &self.tensors
+    }
+
+    /// The `general.architecture` of a GGUF file.
+    pub fn architecture(&self) -> Option<&str> {
+        self.architecture.as_deref()
+    }
+
+    /// The bytes of one of this source's tensors.
+    ///
+    /// # Panics
+    /// When the tensor is not one of [`Source::tensors`] and does not lie in this source's files.
+    pub fn data(&self, tensor: &SourceTensor) -> &[u8] {
+        let start = tensor.offset as usize;
+        &self.files[tensor.file].map[start..start + tensor.len as usize]
+    }
+}
+
+/// Maps a regular file that is not empty.
+fn map_file(path: &Path) -> Result<Mmap, SourceError> {
+    // Asked before opening: opening a pipe would wait for a writer.
+    let about = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
+    if !about.is_file() {
+        return Err(SourceError::NotAFile { path: path.into() });
+    }
+    if about.len() == 0 {
+        return Err(SourceError::Empty { path: path.into() });
+    }
+    let file = File::open(path).map_err(|source| io_error(path, source))?;
+    // SAFETY: the map is private to this process and only ever read. A file that another program changes or
+    // shortens while it is mapped is the caller's risk, as it is for every reader of mapped models.
+    let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
+    if map.is_empty() { Err(SourceError::Empty { path: path.into() }) } else { Ok(map) }
+}
+
+fn io_error(path: &Path, source: std::io::Error) -> SourceError {
+    match source.kind() {
+        ErrorKind::NotFound => SourceError::NotFound { path: path.into() },
+        _ => SourceError::Unreadable { path: path.into(), source },
+    }
+}
+
+fn check_tensor_count(path: &Path, count: u64, limits: &SourceLimits) -> Result<(), SourceError> {
+    let limit = limits.max_tensors as u64;
+    if count > limit {
+        return Err(SourceError::CountLimit { path: path.into(), what: "tensors", count, limit });
+    }
+    Ok(())
+}
+
+fn check_name(
+    path: &Path,
+    what: &'static str,
+    name: &[u8],
+    limits: &SourceLimits,
+) -> Result<(), SourceError> {
+    let (len, limit) = (name.len() as u64, limits.max_name as u64);
+    if len > limit {
+        return Err(SourceError::NameTooLong { path: path.into(), what, len, limit });
+    }
+    Ok(())
+}
+
+/// The file of every tensor by name; fails where a name occurs twice.
+fn check_unique<'a>(
+    tensors: &'a [SourceTensor],
+    path_of: impl Fn(usize) -> &'a Path,
+) -> Result<HashMap<&'a str, usize>, SourceError> {
+    let mut owners = HashMap::with_capacity(tensors.len());
+    for tensor in tensors {
+        if let Some(first) = owners.insert(tensor.name.as_str(), tensor.file) {
+            return Err(SourceError::DuplicateTensor {
+                path: path_of(tensor.file).into(),
+                tensor: clip(&tensor.name),
+                other: path_of(first).into(),
+            });
+        }
+    }
+    Ok(owners)
+}

@@ -1,0 +1,177 @@
+//! A source's tensors as the quantizers and the format want them: weights or levels, a few rows at a time.
+
+use std::ops::Range;
+
+use ecq_format::directory::{Scales, Values, matrix};
+use ecq_format::encode::Levels;
+use ecq_format::plan::{Histogram, Plan};
+use ecq_quant::weights::Weights;
+
+use crate::blocks::{BlockError, BlockType, to_f32};
+use crate::source::SourceType;
+
+/// Fewest weights of a tensor that is worth coding: below, start states and tables outweigh the gain.
+pub const SMALLEST: u64 = 1024;
+/// Most columns of a tensor that is coded: a tile holds at least a row.
+pub const MOST_COLUMNS: u64 = 1 << 22;
+
+/// A tensor of a source, seen as a matrix.
+pub struct SourceMatrix<'a> {
+    rows: usize,
+    cols: usize,
+    dtype: &'a SourceType,
+    block: Option<BlockType>,
+    row_bytes: usize,
+    bytes: &'a [u8],
+}
+
+impl<'a> SourceMatrix<'a> {
+    /// `None` for tensors that are stored as they are: other types, fewer than two dimensions, too small, too wide.
+    ///
+    /// `bytes` must be all bytes of the tensor.
+    pub fn new(shape: &[u64], dtype: &'a SourceType, bytes: &'a [u8]) -> Option<Self> {
+        let (rows, cols) = matrix(shape)?;
+        let block = BlockType::from_source(dtype);
+        let row_bytes = match block {
+            Some(b) if cols.is_multiple_of(b.weights() as u64) => {
+                cols / b.weights() as u64 * b.bytes() as u64
+            }
+            None if *dtype == SourceType::F32 => cols.checked_mul(4)?,
+            None if dtype.is_float() => cols.checked_mul(2)?,
+            _ => return None,
+        };
+        let coded = shape.len() >= 2 && rows.checked_mul(cols)? >= SMALLEST && cols <= MOST_COLUMNS;
+        let whole = rows.checked_mul(row_bytes)? == bytes.len() as u64;
+        (coded && whole).then_some(Self {
+            rows: rows as usize,
+            cols: cols as usize,
+            dtype,
+            block,
+            row_bytes: row_bytes as usize,
+            bytes,
+        })
+    }
+
+    /// The block format, if the weights are quantized already.
+    pub fn block(&self) -> Option<BlockType> {
+        self.block
+    }
+
+    fn slice(&self, rows: Range<usize>) -> &'a [u8] {
+        &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]
+    }
+}
+
+impl Weights for SourceMatrix<'_> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn cols(&self) -> usize {
+        self.cols
+    }
+
+    fn fill(&self, rows: Range<usize>, out: &mut [f32]) {
+        let bytes = self.slice(rows);
+        let done = match self.block {
+            Some(block) => block.dequantize(bytes, out),
+            None => to_f32(self.dtype, bytes, out),
+        };
+        done.expect("whole rows, whose length was checked");
+    }
+}
+
+/// A block-quantized tensor, to be coded without loss.
+pub struct BlockTensor<'a> {
+    matrix: &'a SourceMatrix<'a>,
+    block: BlockType,
+    /// The best plan for its levels.
+    pub plan: Plan,
+    /// How often each level occurs.
+    pub histogram: Histogram,
+    /// Planes of its scales and minima.
+    pub planes: Vec<Vec<u8>>,
+}
+
+impl<'a> BlockTensor<'a> {
+    /// `None` if the matrix is not block-quantized.
+    pub fn new(matrix: &'a SourceMatrix<'a>) -> Option<Self> {
+        let block = matrix.block?;
+        let mut planes = Vec::new();
+        for i in 0..block.params() {
+            let mut bits = Vec::new();
+            block.params_of(matrix.bytes, i, &mut bits).expect("whole blocks, whose length was checked");
+            planes.push(bits.iter().map(|v| v.to_be_bytes()[0]).collect());
+            planes.push(bits.iter().map(|v| v.to_be_bytes()[1]).collect());
+        }
+        let levels = BlockLevels { matrix, block };
+        let center = if block == BlockType::Q8_0 { 0 } else { 8 };
+        let histogram = ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
+        let plan = Plan::cheapest(&histogram, 0..=8)?;
+        Some(Self { matrix, block, plan, histogram, planes })
+    }
+
+    /// The scheme's name in files.
+    pub fn scheme(&self) -> &'static str {
+        scheme_of(self.block)
+    }
+
+    /// From level to weight.
+    pub fn values(&self) -> Values {
+        let scales = Scales::Group { size: self.block.weights() as u64, min: self.block.params() == 2 };
+        let bias = if self.block == BlockType::Q4_0 { -8.0 } else { 0.0 };
+        Values { step: 1.0, bias, offset: 0.0, scales }
+    }
+}
+
+impl Levels for BlockTensor<'_> {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        BlockLevels { matrix: self.matrix, block: self.block }.fill(rows, out);
+    }
+}
+
+struct BlockLevels<'a> {
+    matrix: &'a SourceMatrix<'a>,
+    block: BlockType,
+}
+
+impl Levels for BlockLevels<'_> {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        self.block.levels(self.matrix.slice(rows), out).expect("whole rows, whose length was checked");
+    }
+}
+
+const SCHEMES: [(&str, BlockType); 3] =
+    [("gguf-q4_0", BlockType::Q4_0), ("gguf-q4_1", BlockType::Q4_1), ("gguf-q8_0", BlockType::Q8_0)];
+
+fn scheme_of(block: BlockType) -> &'static str {
+    SCHEMES.iter().find(|s| s.1 == block).map_or("", |s| s.0)
+}
+
+/// Packs decoded levels of a lossless scheme into the bytes that the source had.
+pub struct Packer {
+    block: BlockType,
+    cols: usize,
+    params: Vec<Vec<u16>>,
+}
+
+impl Packer {
+    /// `None` if the scheme is not one whose source can be packed again.
+    pub fn new(scheme: &str, cols: usize, planes: &[Vec<u8>]) -> Option<Self> {
+        let block = SCHEMES.iter().find(|s| s.0 == scheme)?.1;
+        let halves =
+            |p: &[Vec<u8>]| p[0].iter().zip(&p[1]).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
+        let fits = planes.len() == 2 * block.params() && cols.is_multiple_of(block.weights());
+        fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
+    }
+
+    /// Bytes of whole rows of levels. Error: a level that the block cannot hold.
+    pub fn pack(&self, rows: Range<usize>, levels: &[i32]) -> Result<Vec<u8>, BlockError> {
+        let per_row = self.cols / self.block.weights();
+        let params: Vec<&[u16]> =
+            self.params.iter().map(|p| &p[rows.start * per_row..rows.end * per_row]).collect();
+        let mut out = vec![0; rows.len() * per_row * self.block.bytes()];
+        self.block.pack(levels, &params, &mut out)?;
+        Ok(out)
+    }
+}

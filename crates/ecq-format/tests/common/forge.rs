@@ -1,0 +1,116 @@
+//! Takes a file apart and seals it again after the contents were changed: lies with correct checksums.
+#![allow(dead_code)] // each test binary uses its part
+
+use std::ops::Range;
+
+use serde_json::{Value, json};
+
+/// A file in pieces.
+#[derive(Clone)]
+pub struct Forge {
+    /// The entries of the safetensors header.
+    pub entries: Value,
+    /// The directory.
+    pub directory: Value,
+    /// All bytes after the header.
+    pub data: Vec<u8>,
+}
+
+impl Forge {
+    pub fn new(file: &[u8]) -> Self {
+        let data = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        let mut entries: Value = serde_json::from_slice(&file[8..data]).unwrap();
+        let metadata = entries.as_object_mut().unwrap().remove("__metadata__").unwrap();
+        let directory = serde_json::from_str(metadata["ecq"].as_str().unwrap()).unwrap();
+        Self { entries, directory, data: file[data..].into() }
+    }
+
+    /// Sets a value of the directory.
+    pub fn set(&mut self, pointer: &str, value: Value) {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        match self.directory.pointer_mut(parent).unwrap() {
+            Value::Object(map) => drop(map.insert(key.into(), value)),
+            Value::Array(list) => list[key.parse::<usize>().unwrap()] = value,
+            other => panic!("{pointer}: {other}"),
+        }
+    }
+
+    /// Bytes of an entry, as a range of the data.
+    pub fn range(&self, entry: &str) -> Range<usize> {
+        let at = |i: usize| self.entries[entry]["data_offsets"][i].as_u64().unwrap() as usize;
+        at(0)..at(1)
+    }
+
+    /// Bytes of an entry.
+    pub fn entry(&mut self, entry: &str) -> &mut [u8] {
+        let range = self.range(entry);
+        &mut self.data[range]
+    }
+
+    /// Gives an entry another name.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        let entries = self.entries.as_object_mut().unwrap();
+        let info = entries.remove(from).unwrap();
+        entries.insert(to.into(), info);
+    }
+
+    /// The whole file, with a seal that fits.
+    pub fn file(&self) -> Vec<u8> {
+        self.file_with(&self.directory.to_string())
+    }
+
+    /// The whole file with this text as its directory.
+    pub fn file_with(&self, directory: &str) -> Vec<u8> {
+        sealed(&self.header(directory), &self.data)
+    }
+
+    /// The text of the header with this text as its directory.
+    pub fn header(&self, directory: &str) -> String {
+        let mut header = self.entries.clone();
+        header["__metadata__"] = json!({ "ecq": directory });
+        header.to_string()
+    }
+
+    /// Recomputes the checksums of index, tables and side data of a coded tensor.
+    pub fn checksum(&mut self, tensor: usize) {
+        let name = self.directory["tensors"][tensor]["name"].as_str().unwrap().to_owned();
+        let mut crc = crc32fast::Hasher::new();
+        for part in ["index", "tables", "side"] {
+            let entry = format!("{name}#{part}");
+            if self.entries.get(&entry).is_some() {
+                crc.update(self.entry(&entry));
+            }
+        }
+        self.set(&format!("/tensors/{tensor}/crc"), json!(crc.finalize()));
+    }
+
+    /// Recomputes the checksum of the only tile of a coded tensor, and what depends on it.
+    pub fn checksum_tile(&mut self, tensor: usize, name: &str) {
+        let index = &self.data[self.range(&format!("{name}#index"))];
+        let u32_at = |i: usize| u32::from_le_bytes(index[i..i + 4].try_into().unwrap()).next_multiple_of(4);
+        let raw = self.directory["tensors"][tensor]["coded"]["raw_bits"].as_u64().unwrap() as u32;
+        let shape = &self.directory["tensors"][tensor]["shape"];
+        let weights = shape[0].as_u64().unwrap() * shape[1].as_u64().unwrap();
+        let len = ecq_format::tile::raw_bytes(raw, weights) as usize + (u32_at(0) + u32_at(4)) as usize;
+        let crc = crc32fast::hash(&self.entry(&format!("{name}#tiles"))[..len]);
+        self.entry(&format!("{name}#index"))[8..12].copy_from_slice(&crc.to_le_bytes());
+        self.checksum(tensor);
+    }
+}
+
+/// Header text, filled up, and data as a file; the last eight bytes of the data become the seal.
+pub fn sealed(header: &str, data: &[u8]) -> Vec<u8> {
+    let fill = (header.len() + 8).next_multiple_of(64) - 8 - header.len();
+    sealed_exactly(&(header.to_owned() + &" ".repeat(fill)), data)
+}
+
+/// As [`sealed`], with a header of just this length.
+pub fn sealed_exactly(header: &str, data: &[u8]) -> Vec<u8> {
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header.as_bytes());
+    let crc = crc32fast::hash(&file);
+    file.extend(&data[..data.len() - 8]);
+    file.extend(crc.to_le_bytes());
+    file.extend([0; 4]);
+    file
+}

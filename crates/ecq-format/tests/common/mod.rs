@@ -1,0 +1,210 @@
+//! A small model for tests: what goes into a file, and everything that a reader gets out of it.
+#![allow(dead_code)] // each test binary uses its part
+
+pub mod forge;
+
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+
+use ecq_format::directory::{Directory, Extent, Role, Scales, SourceFile, Values};
+use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::plan::Plan;
+use ecq_format::reader::Tensor;
+use ecq_format::writer::TensorHead;
+use ecq_format::{Dtype, Limits, Reader, Result, Writer};
+
+/// Name of the one source file.
+pub const SOURCE: &str = "model.gguf";
+/// What the source file has besides tensors.
+pub const VERBATIM: &[u8] = b"GGUF, its keys and its tensor infos";
+
+/// Numbers that look random and are the same on every machine.
+pub struct Draw(pub u64);
+
+impl Draw {
+    /// 32 bits.
+    pub fn bits(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (self.0 >> 32) as u32
+    }
+
+    /// A number below `n`.
+    pub fn below(&mut self, n: u32) -> u32 {
+        ((u64::from(self.bits()) * u64::from(n)) >> 32) as u32
+    }
+
+    pub fn bytes(&mut self, n: usize) -> Vec<u8> {
+        (0..n).map(|_| self.bits() as u8).collect()
+    }
+}
+
+/// Levels in memory.
+#[derive(Clone, Debug)]
+pub struct Matrix {
+    pub rows: usize,
+    pub cols: usize,
+    pub levels: Vec<i32>,
+}
+
+impl Matrix {
+    pub fn new(rows: usize, cols: usize, mut level: impl FnMut() -> i32) -> Self {
+        Self { rows, cols, levels: (0..rows * cols).map(|_| level()).collect() }
+    }
+}
+
+impl Levels for Matrix {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        out.copy_from_slice(&self.levels[rows.start * self.cols..rows.end * self.cols]);
+    }
+}
+
+/// A tensor to be coded.
+#[derive(Clone, Debug)]
+pub struct Coded {
+    pub name: String,
+    pub shape: Vec<u64>,
+    pub matrix: Matrix,
+    pub profile: Profile,
+    pub center: i32,
+    pub raw_bits: RangeInclusive<u32>,
+    pub values: Values,
+    pub planes: Vec<Vec<u8>>,
+}
+
+/// A tensor to be stored as it is.
+#[derive(Clone, Debug)]
+pub struct Plain {
+    pub name: String,
+    pub shape: Vec<u64>,
+    pub dtype: String,
+    pub stored: Option<Dtype>,
+    pub bytes: Vec<u8>,
+}
+
+/// What goes into a file.
+#[derive(Clone, Debug, Default)]
+pub struct Model {
+    pub coded: Vec<Coded>,
+    pub plain: Vec<Plain>,
+    pub blobs: Vec<(String, Vec<u8>)>,
+}
+
+pub fn values(scales: Scales) -> Values {
+    Values { step: 0.0625, bias: 0.5, offset: 0.0, scales }
+}
+
+impl Model {
+    /// Writes everything; the source holds the tensors one after another and then [`VERBATIM`].
+    pub fn write(&self, path: &Path, overwrite: bool, header: u64) -> Result<u64> {
+        let mut writer = Writer::create(path, overwrite, header)?;
+        let mut offset = 0;
+        for t in &self.coded {
+            let source = Extent { file: 0, offset, len: 2 * t.matrix.levels.len() as u64 };
+            offset += source.len;
+            let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "BF16", source };
+            let counts = histogram(&t.matrix, t.matrix.rows, t.matrix.cols, t.center);
+            let plan = Plan::cheapest(&counts, t.raw_bits.clone()).unwrap();
+            let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, &t.matrix).unwrap();
+            writer.coded(head, &encoder, &t.planes)?;
+        }
+        for t in &self.plain {
+            let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
+            offset += source.len;
+            let head = TensorHead { name: &t.name, shape: &t.shape, dtype: &t.dtype, source };
+            writer.plain(head, t.stored, &t.bytes)?;
+        }
+        for (name, bytes) in &self.blobs {
+            writer.blob(name, Role::Companion, bytes)?;
+        }
+        let verbatim = writer.blob(SOURCE, Role::Verbatim, VERBATIM)?;
+        let size = offset + VERBATIM.len() as u64;
+        let source =
+            SourceFile { name: SOURCE.into(), format: "gguf".into(), size, sha256: "0".repeat(64), verbatim };
+        writer.finish(vec![source], false)
+    }
+}
+
+/// Everything that a file says.
+#[derive(Debug, PartialEq)]
+pub struct Contents {
+    pub directory: Directory,
+    pub tensors: Vec<Part>,
+    pub blobs: Vec<Vec<u8>>,
+}
+
+/// What a tensor of a file holds.
+#[derive(Debug, PartialEq)]
+pub enum Part {
+    Plain(Vec<u8>),
+    Coded { levels: Vec<i32>, planes: Vec<Vec<u8>> },
+}
+
+/// Reads all there is, so that every checksum is looked at.
+pub fn read(path: &Path) -> Result<Contents> {
+    let reader = Reader::open(path, Limits::default())?;
+    let mut contents =
+        Contents { directory: reader.directory().clone(), tensors: Vec::new(), blobs: Vec::new() };
+    for record in &reader.directory().tensors {
+        contents.tensors.push(match reader.load(record)? {
+            Tensor::Plain(bytes) => Part::Plain(bytes.to_vec()),
+            Tensor::Coded(tensor) => {
+                let (mut levels, mut tile) = (Vec::new(), Vec::new());
+                for i in 0..tensor.tiles() {
+                    tensor.levels(i, &mut tile)?;
+                    levels.extend(&tile);
+                }
+                Part::Coded { levels, planes: tensor.side()? }
+            }
+        });
+    }
+    for i in 0..reader.directory().blobs.len() {
+        contents.blobs.push(reader.blob(i)?);
+    }
+    Ok(contents)
+}
+
+/// A file of a few kilobytes that has one of everything.
+pub fn one_of_everything() -> Model {
+    let mut draw = Draw(7);
+    let small = Matrix::new(3, 33, || [-1, 0, 0, 1][draw.below(4) as usize]);
+    let mut tall = Matrix::new(5, 40, || draw.below(24) as i32 - 12);
+    tall.levels[77] = 1 << 30;
+    let scale: Vec<u8> = (0..10).map(|_| 0x2c + draw.below(3) as u8).collect();
+    let low = draw.bytes(10);
+    let tensor = |name: &str, matrix: Matrix, profile, raw_bits, values, planes| Coded {
+        name: name.into(),
+        shape: vec![matrix.rows as u64, matrix.cols as u64],
+        matrix,
+        profile,
+        center: 0,
+        raw_bits,
+        values,
+        planes,
+    };
+    let row_scales = Scales::RowColumn { row: true, column: false };
+    let plain = |name: &str, dtype: &str, stored, shape: &[u64], bytes: &[u8]| Plain {
+        name: name.into(),
+        shape: shape.into(),
+        dtype: dtype.into(),
+        stored,
+        bytes: bytes.into(),
+    };
+    Model {
+        coded: vec![
+            tensor(
+                "n",
+                tall,
+                Profile::Cpu,
+                1..=8,
+                values(Scales::Group { size: 32, min: false }),
+                vec![scale, low],
+            ),
+            tensor("b", small, Profile::Gpu, 0..=0, values(row_scales), vec![vec![128, 131, 120]]),
+        ],
+        plain: vec![
+            plain("norm", "F32", Some(Dtype::F32), &[3], &[0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64]),
+            plain("odd", "Q6_K", None, &[256], &draw.bytes(21)),
+        ],
+        blobs: vec![("config.json".into(), b"[1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]".into())],
+    }
+}

@@ -1,0 +1,174 @@
+//! A reader in another language, written from `docs/format.md`, gets the same levels and weights.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{Coded, Draw, Matrix, Model, one_of_everything};
+use ecq_format::directory::{Scales, Values};
+use ecq_format::encode::Profile;
+use serde_json::{Value, json};
+
+const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/reader.py");
+
+fn python(files: &[&Path]) -> Output {
+    // no bytecode: nothing shall be left in the repository
+    Command::new("python3")
+        .arg("-B")
+        .arg(READER)
+        .args(files)
+        .output()
+        .expect("python3 is needed to build ECQ")
+}
+
+/// What the second reader prints for a file.
+fn second_reader(path: &Path) -> Vec<Value> {
+    let output = python(&[path]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A binary16 number, by its definition.
+fn half(high: u8, low: u8) -> f32 {
+    let (exponent, fraction) =
+        (i32::from(high >> 2 & 31), f32::from(u16::from(high & 3) << 8 | u16::from(low)));
+    let value = match exponent {
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        0 => fraction * 2f32.powi(-24),
+        _ => (1024.0 + fraction) * 2f32.powi(exponent - 25),
+    };
+    if high & 0x80 == 0 { value } else { -value }
+}
+
+/// 2^((byte - 128) / 8), rounded once.
+fn octave(byte: u8) -> f32 {
+    2f64.powf((f64::from(byte) - 128.0) / 8.0) as f32
+}
+
+fn weights(t: &Coded) -> Vec<f32> {
+    let (cols, planes) = (t.matrix.cols, &t.planes);
+    let scale_and_min = |r: usize, c: usize| match t.values.scales {
+        Scales::None => (1.0, 0.0),
+        Scales::RowColumn { row, column } => {
+            let of_row = if row { octave(planes[0][r]) } else { 1.0 };
+            (of_row * if column { octave(planes[usize::from(row)][c]) } else { 1.0 }, 0.0)
+        }
+        Scales::Group { size, min } => {
+            let group = r * cols.div_ceil(size as usize) + c / size as usize;
+            let number = |i: usize| half(planes[i][group], planes[i + 1][group]);
+            (number(0), if min { number(2) } else { 0.0 })
+        }
+    };
+    let Values { step, bias, offset, .. } = t.values;
+    let all = t.matrix.levels.iter().enumerate();
+    all.map(|(position, &q)| {
+        let (s, m) = scale_and_min(position / cols, position % cols);
+        step as f32 * (s * (q as f32 + bias as f32) + m) + offset as f32
+    })
+    .collect()
+}
+
+/// What the second reader should print for a file.
+fn expected(model: &Model) -> Vec<Value> {
+    let coded = model.coded.iter().map(|t| {
+        let levels: Vec<u8> = t.matrix.levels.iter().flat_map(|q| q.to_le_bytes()).collect();
+        let bits = |w: f32| if w.is_nan() { 0x7fc0_0000 } else { w.to_bits() };
+        let weights: Vec<u8> = weights(t).iter().flat_map(|&w| bits(w).to_le_bytes()).collect();
+        json!({"name": t.name, "levels": crc32fast::hash(&levels), "weights": crc32fast::hash(&weights)})
+    });
+    let plain = model.plain.iter().map(|t| json!({"name": t.name, "bytes": crc32fast::hash(&t.bytes)}));
+    coded.chain(plain).collect()
+}
+
+fn check(model: &Model) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    model.write(&path, false, 0).unwrap();
+    assert_eq!(second_reader(&path), expected(model));
+}
+
+#[test]
+fn the_second_reader_agrees_on_a_file_with_one_of_everything() {
+    check(&one_of_everything());
+}
+
+#[test]
+fn the_second_reader_agrees_on_every_shape_split_and_kind_of_scales() {
+    let shapes = [(1, 1), (1, 300), (130, 1), (7, 33), (6, 64), (64, 31), (3, 200), (37, 96)];
+    let mut model = Model::default();
+    let mut draw = Draw(99);
+    for (i, (rows, cols)) in shapes.into_iter().enumerate() {
+        for profile in [Profile::Cpu, Profile::Gpu] {
+            for kind in 0..6u64 {
+                let raw = ((i as u64 * 6 + kind + u64::from(profile == Profile::Gpu)) % 9) as u32;
+                let name = format!("{rows}x{cols}.{profile:?}.{kind}");
+                model.coded.push(tensor(name, (rows, cols), profile, kind, raw, &mut draw));
+            }
+        }
+    }
+    check(&model);
+}
+
+#[test]
+fn the_second_reader_agrees_on_many_tiles_with_many_lanes() {
+    let mut draw = Draw(5);
+    let mut model = Model::default();
+    // 256 lanes with strips of unequal height; and pairs in tiles of odd height
+    for (profile, shape) in [(Profile::Cpu, (333, 405)), (Profile::Gpu, (211, 333))] {
+        model.coded.push(tensor(format!("{profile:?}"), shape, profile, 4, 2, &mut draw));
+    }
+    check(&model);
+}
+
+/// A tensor of mostly small levels with some far ones.
+fn tensor(
+    name: String,
+    shape: (usize, usize),
+    profile: Profile,
+    kind: u64,
+    raw: u32,
+    draw: &mut Draw,
+) -> Coded {
+    let (rows, cols) = shape;
+    let constant = kind == 0 && raw.is_multiple_of(2);
+    let matrix = Matrix::new(rows, cols, || match draw.below(200) {
+        _ if constant => 3,
+        0 => draw.bits() as i32,
+        n => (n % 11 * n % 5) as i32 - 2 + (draw.below(1 << raw) as i32 - (1 << raw) / 2),
+    });
+    let size = [32, 16, cols as u64, 1][draw.below(4) as usize].min(cols as u64);
+    let groups = rows * cols.div_ceil(size as usize);
+    let (scales, lengths) = match kind {
+        0 => (Scales::None, vec![]),
+        1 => (Scales::RowColumn { row: true, column: false }, vec![rows]),
+        2 => (Scales::RowColumn { row: false, column: true }, vec![cols]),
+        3 => (Scales::RowColumn { row: true, column: true }, vec![rows, cols]),
+        4 => (Scales::Group { size, min: false }, vec![groups; 2]),
+        _ => (Scales::Group { size, min: true }, vec![groups; 4]),
+    };
+    let mut planes: Vec<Vec<u8>> = lengths.into_iter().map(|n| draw.bytes(n)).collect();
+    if kind == 5 {
+        planes[3] = planes[1].iter().map(|b| b / 2).collect(); // so that a context pays
+    }
+    let values = Values { step: f64::from(0.1f32), bias: -8.0, offset: f64::from(0.3f32), scales };
+    let shape = vec![rows as u64, cols as u64];
+    Coded { name, shape, matrix, profile, center: 0, raw_bits: raw..=raw, values, planes }
+}
+
+#[test]
+fn the_second_reader_notices_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    one_of_everything().write(&path, false, 0).unwrap();
+    let bytes = std::fs::read(&path).unwrap();
+    for at in (0..bytes.len()).step_by(211) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        std::fs::write(&path, damaged).unwrap();
+        assert!(!python(&[&path]).status.success(), "byte {at}");
+    }
+}

@@ -1,0 +1,40 @@
+//! `cargo xtask fixtures --generate`: the small committed fixtures.
+//!
+//! Source models come from a Python script that uses the source formats' own libraries, so that our readers are
+//! tested against somebody else's writers. The blocks of `fixtures/rans` come from `rans-core`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use crate::{blocks, shell};
+
+/// Writes `fixtures/sources` and `fixtures/rans`.
+pub fn run() -> Result<()> {
+    let sources = shell::root().join("fixtures/sources");
+    fs::create_dir_all(&sources)?;
+    let script = shell::root().join("xtask/python/make_fixtures.py");
+    shell::run(shell::command(python()?).arg(script).arg(&sources))?;
+    blocks::write(&shell::root().join("fixtures/rans"))
+}
+
+/// The interpreter of a virtual environment that holds the pinned packages; made if it is not there.
+fn python() -> Result<PathBuf> {
+    let pins = shell::root().join("xtask/python/requirements.txt");
+    let venv = shell::cache().join("venv");
+    let python = venv.join("bin/python3");
+    let installed = venv.join("requirements.txt"); // written last: a venv without it is unfinished
+    let wanted = fs::read(&pins).with_context(|| format!("cannot read {}", pins.display()))?;
+    if fs::read(&installed).is_ok_and(|found| found == wanted) {
+        return Ok(python);
+    }
+    println!("making a Python environment in {}", venv.display());
+    shell::run(shell::command("python3").args(["-m", "venv", "--clear"]).arg(&venv)).context(
+        "no Python environment: install Python 3 with venv (Debian: apt-get install python3-venv)",
+    )?;
+    let quiet = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"];
+    shell::run(shell::command(&python).args(quiet).arg(&pins))?;
+    fs::write(installed, wanted)?;
+    Ok(python)
+}

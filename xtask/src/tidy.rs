@@ -1,0 +1,235 @@
+//! The step `tidy`: rules about the tree that no compiler checks.
+//!
+//! All rules are checked before the step fails, so that one run shows everything that is to be done.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::CommandFactory;
+use serde_json::Value;
+
+use crate::shell;
+
+/// Lines that a Rust file may have.
+const MAX_LINES: usize = 600;
+
+/// Folders that may hold unsafe code; everything else may not, tests included.
+const UNSAFE_ALLOWED: [&str; 5] = [
+    "crates/ecq-format/src",        // maps files
+    "crates/ecq-convert/src",       // maps source files
+    "crates/ecq-format/tests",      // an allocator that counts
+    "crates/ecq-convert/tests",     // the same
+    "crates/rans-core/bare-metal/", // talks to the debugger
+];
+
+/// The keyword in two pieces, so that this file does not break its own rule.
+const UNSAFE: &str = concat!("un", "safe");
+
+/// What each crate may depend on of this workspace (tests and benchmarks may use more).
+const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
+    ("rans-core", &[]),
+    ("ecq-format", &["rans-core"]),
+    ("ecq-quant", &["rans-core", "ecq-format"]),
+    ("ecq-convert", &["rans-core", "ecq-format", "ecq-quant"]),
+    ("ecq-cli", &["rans-core", "ecq-format", "ecq-quant", "ecq-convert"]),
+];
+
+/// Checks all rules.
+pub fn run() -> Result<()> {
+    let root = shell::root();
+    let mut broken = Vec::new();
+    for path in rust_files(&root)? {
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let name = path.strip_prefix(&root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+        check_file(&name, &text, &mut broken);
+    }
+    check_dependencies(&shell::metadata()?, &mut broken)?;
+    check_architecture(&root, &mut broken)?;
+    check_readme(&root, &mut broken)?;
+    if broken.is_empty() {
+        return Ok(());
+    }
+    bail!("{} broken:\n  {}", if broken.len() == 1 { "a rule is" } else { "rules are" }, broken.join("\n  "))
+}
+
+/// Every Rust file that is ours.
+fn rust_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let entry = entry?;
+        let (path, name) = (entry.path(), entry.file_name());
+        if entry.file_type()?.is_dir() {
+            if name != "target" && !name.to_string_lossy().starts_with('.') {
+                files.extend(rust_files(&path)?);
+            }
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn check_file(name: &str, text: &str, broken: &mut Vec<String>) {
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        broken.push(format!("{name} has {lines} lines, more than {MAX_LINES}: split it"));
+    }
+    if UNSAFE_ALLOWED.iter().any(|folder| name.starts_with(folder)) {
+        return;
+    }
+    if let Some(line) = text.lines().position(|line| words(code(line)).any(|word| word == UNSAFE)) {
+        broken.push(format!(
+            "{name}:{} is {UNSAFE} code where none is allowed (UNSAFE_ALLOWED in xtask/src/tidy.rs)",
+            line + 1
+        ));
+    }
+}
+
+/// A line without its comment.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or("")
+}
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_')
+}
+
+/// The directions of dependency: rans-core needs nothing, and nobody needs what stands above it.
+fn check_dependencies(metadata: &Value, broken: &mut Vec<String>) -> Result<()> {
+    let packages = metadata["packages"].as_array().context("cargo metadata: no packages")?;
+    let name = |package: &Value| package["name"].as_str().unwrap_or_default().to_owned();
+    let ours: Vec<_> = packages.iter().map(name).collect();
+    for package in packages {
+        let manifest = package["manifest_path"].as_str().unwrap_or_default();
+        if Path::new(manifest).parent().and_then(Path::parent) != Some(&shell::root().join("crates")) {
+            continue; // chores and benchmarks may use everything
+        }
+        let crate_name = name(package);
+        let Some((_, allowed)) = MAY_DEPEND_ON.iter().find(|(n, _)| *n == crate_name) else {
+            broken.push(format!("say in MAY_DEPEND_ON (xtask/src/tidy.rs) what {crate_name} may depend on"));
+            continue;
+        };
+        let dependencies = package["dependencies"].as_array().context("cargo metadata: no dependencies")?;
+        for dependency in dependencies.iter().filter(|d| d["kind"] != "dev") {
+            let used = name(dependency);
+            if ours.contains(&used) && !allowed.contains(&used.as_str()) {
+                broken.push(format!("{crate_name} must not depend on {used}"));
+            } else if crate_name == "rans-core" {
+                broken.push(format!("rans-core must have no dependency, and has {used}"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The architecture page names every crate.
+fn check_architecture(root: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let page = fs::read_to_string(root.join("docs/architecture.md")).unwrap_or_default();
+    for entry in fs::read_dir(root.join("crates"))? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if entry.path().join("Cargo.toml").is_file() && !page.contains(&name) {
+            broken.push(format!("docs/architecture.md does not mention crates/{name}"));
+        }
+    }
+    Ok(())
+}
+
+/// The commands that the README tells people to type exist.
+fn check_readme(root: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let Ok(readme) = fs::read_to_string(root.join("README.md")) else {
+        broken.push("README.md is missing".to_owned());
+        return Ok(());
+    };
+    let xtask = crate::Cli::command();
+    let (mut chores, mut subcommands) = commands(&readme);
+    chores.retain(|chore| xtask.find_subcommand(chore).is_none());
+    broken.extend(chores.iter().map(|c| format!("README.md: there is no `cargo xtask {c}`")));
+    // the command's own help decides; if ecq cannot be built at all, this fails with the compiler's words
+    if !subcommands.is_empty() {
+        shell::run(shell::cargo().args(["build", "--quiet", "--package", "ecq-cli"]))?;
+        let ecq = ["run", "--quiet", "--package", "ecq-cli", "--"];
+        subcommands.retain(|c| !shell::works(shell::cargo().args(ecq).args([c.as_str(), "--help"])));
+        broken.extend(subcommands.iter().map(|c| format!("README.md: there is no `ecq {c}`")));
+    }
+    Ok(())
+}
+
+/// The xtask commands and the `ecq` subcommands in a document's code, each once.
+fn commands(document: &str) -> (Vec<String>, Vec<String>) {
+    let (mut chores, mut subcommands) = (Vec::new(), Vec::new());
+    for code in code_spans(document) {
+        let mut tokens = code.split_whitespace().skip_while(|t| *t == "$" || t.contains('='));
+        let (list, name) = match (tokens.next(), tokens.next()) {
+            (Some("cargo"), Some("xtask")) => (&mut chores, tokens.next()),
+            (Some("ecq"), name) => (&mut subcommands, name),
+            _ => continue,
+        };
+        let Some(name) = name.filter(|n| n.starts_with(|c: char| c.is_ascii_lowercase())) else { continue };
+        if !list.iter().any(|known| known == name) {
+            list.push(name.to_owned());
+        }
+    }
+    (chores, subcommands)
+}
+
+/// Lines of fenced code, and `inline` code.
+fn code_spans(document: &str) -> Vec<&str> {
+    let mut fenced = false;
+    let mut spans = Vec::new();
+    for line in document.lines() {
+        if line.trim_start().starts_with("```") {
+            fenced = !fenced;
+        } else if fenced {
+            spans.push(line);
+        } else {
+            spans.extend(line.split('`').skip(1).step_by(2));
+        }
+    }
+    spans
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_found_in_code_only() {
+        let document = "type cargo xtask lunch or `cargo xtask test --list`\n```sh\n$ ecq convert a b\n\
+                        RUST_LOG=info ecq info x\ncargo xtask demo # shows\n```\n`ecq` alone, `ecq --help`";
+        let (chores, subcommands) = commands(document);
+        assert_eq!(chores, ["test", "demo"]);
+        assert_eq!(subcommands, ["convert", "info"]);
+    }
+
+    #[test]
+    fn rules_about_files() {
+        let mut broken = Vec::new();
+        check_file("xtask/src/a.rs", &format!("// {UNSAFE}\n#![forbid({UNSAFE}_code)]\n"), &mut broken);
+        check_file("crates/ecq-format/src/a.rs", &format!("{UNSAFE} {{}}"), &mut broken);
+        assert!(broken.is_empty(), "{broken:?}");
+        check_file("crates/rans-core/src/a.rs", &format!("\n{UNSAFE} {{}}"), &mut broken);
+        check_file("xtask/src/b.rs", &"\n".repeat(601), &mut broken);
+        assert!(broken.len() == 2 && broken[0].contains("a.rs:2"), "{broken:?}");
+    }
+
+    #[test]
+    fn dependencies_point_one_way() {
+        let manifest = |name: &str| shell::root().join("crates").join(name).join("Cargo.toml");
+        let package = |name: &str, dependencies: Value| {
+            let manifest = manifest(name);
+            serde_json::json!({"name": name, "manifest_path": manifest, "dependencies": dependencies})
+        };
+        let metadata = serde_json::json!({"packages": [
+            package("rans-core", serde_json::json!([{"name": "libc", "kind": null}, {"name": "rand", "kind": "dev"}])),
+            package("ecq-format", serde_json::json!([{"name": "ecq-quant", "kind": "build"}])),
+            package("ecq-quant", serde_json::json!([{"name": "ecq-format", "kind": null}])),
+            package("ecq-new", serde_json::json!([])),
+        ]});
+        let mut broken = Vec::new();
+        check_dependencies(&metadata, &mut broken).unwrap();
+        assert_eq!(broken.len(), 3, "{broken:?}");
+    }
+}
