@@ -14,7 +14,7 @@ from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize, quantize
 from safetensors import TensorSpec, deserialize, serialize
 
-MAX_BYTES = 60_000
+MAX_BYTES = 80 * 1024
 ROWS, COLS = 64, 96
 
 
@@ -145,6 +145,23 @@ def tiny_align64_gguf(path):
     assert all(t.data_offset % 64 == 0 for t in tensors)
 
 
+def blocks_gguf(path):
+    """Block types large enough to gain by coding; one has an outlier, one constant rows, one rows that are no power of two."""
+    rng = np.random.default_rng(4)
+    writer = GGUFWriter(path, "llama")
+    add_model_metadata(writer)
+    outlier = weights(rng, 96, 192)
+    outlier[17, 33] = 40.0
+    add(writer, "token_embd.weight", outlier, Type.Q8_0)
+    add(writer, "blk.0.attn_q.weight", weights(rng, 129, 160), Type.Q4_0)
+    constant = weights(rng, 128, 192)
+    constant[:64] = 0.25
+    add(writer, "blk.0.attn_k.weight", constant, Type.Q4_1)
+    add(writer, "blk.0.attn_v.weight", weights(rng, 128, 192), Type.Q4_1)
+    add(writer, "output_norm.weight", 1 + weights(rng, 33), Type.F32)
+    finish(writer)
+
+
 # --- safetensors --------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +256,7 @@ def main():
     folder = Path(sys.argv[1])
     tiny_gguf(folder / "tiny.gguf")
     tiny_align64_gguf(folder / "tiny-align64.gguf")
+    blocks_gguf(folder / "blocks.gguf")
     tiny_safetensors(folder / "tiny.safetensors")
     sharded(folder / "sharded")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):

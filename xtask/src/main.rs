@@ -3,8 +3,10 @@
 mod bare_metal;
 mod blocks;
 mod debian_rust;
+mod demo;
 mod fixtures;
 mod generate;
+mod golden;
 mod shell;
 mod test;
 mod tidy;
@@ -24,6 +26,10 @@ struct Cli {
 enum Command {
     /// Fetch the pinned models that the tests use, into .cache/models (another folder for .cache: ECQ_CACHE)
     Fixtures(fixtures::Args),
+    /// Take two real models through the whole pipeline and print what came out
+    Demo,
+    /// Write the golden files of a new format version
+    Golden,
     /// Run everything that CI runs, and stop at the first failure
     Test(test::Args),
     /// Build rans-core's firmware for bare ARM cores and run it in an emulator
@@ -33,6 +39,8 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fixtures(args) => fixtures::run(&args),
+        Command::Demo => demo::run(),
+        Command::Golden => golden::run(),
         Command::Test(args) => test::run(&args),
         Command::BareMetal => test::run_alone("bare-metal"),
     };

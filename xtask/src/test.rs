@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bare_metal, fixtures, shell, tidy};
+use crate::{bare_metal, demo, fixtures, shell, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,7 +30,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 7] = [
+const STEPS: [Step; 8] = [
     Step {
         name: "fixtures",
         about: "fetch the pinned models into the cache",
@@ -48,6 +48,11 @@ const STEPS: [Step; 7] = [
         name: "bare-metal",
         about: "rans-core's firmware: built for two ARM cores, run in an emulator",
         run: bare_metal::run,
+    },
+    Step {
+        name: "demo",
+        about: "two real models through the whole pipeline, every promise checked",
+        run: || done(demo::run()),
     },
     Step { name: "tidy", about: "rules about files, dependencies and documents", run: || done(tidy::run()) },
 ];

@@ -269,7 +269,7 @@ fn tensor_bytes(
     let inconsistent =
         |why: String| Error::Inconsistent { path: reader.path().into(), name: record.name.clone(), why };
     let coded = tensor.coded();
-    let packer = Packer::new(&coded.scheme, coded.cols as usize, &tensor.side()?)
+    let packer = Packer::new(coded, &tensor.side()?)
         .ok_or_else(|| inconsistent(format!("scheme '{}' has no exact source bytes", coded.scheme)))?;
     tiles(
         &tensor,

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::{Scales, Values, matrix};
+use ecq_format::directory::{Coded, Scales, Values, matrix};
 use ecq_format::encode::Levels;
 use ecq_format::plan::{Histogram, Plan};
 use ecq_quant::weights::Weights;
@@ -157,11 +157,13 @@ pub struct Packer {
 
 impl Packer {
     /// `None` if the scheme is not one whose source can be packed again.
-    pub fn new(scheme: &str, cols: usize, planes: &[Vec<u8>]) -> Option<Self> {
-        let block = SCHEMES.iter().find(|s| s.0 == scheme)?.1;
+    pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Option<Self> {
+        let block = SCHEMES.iter().find(|s| s.0 == coded.scheme)?.1;
+        let cols = coded.cols as usize;
+        let scales = Scales::Group { size: block.weights() as u64, min: block.params() == 2 };
         let halves =
             |p: &[Vec<u8>]| p[0].iter().zip(&p[1]).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
-        let fits = planes.len() == 2 * block.params() && cols.is_multiple_of(block.weights());
+        let fits = coded.values.scales == scales && cols.is_multiple_of(block.weights());
         fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
     }
 

@@ -150,7 +150,7 @@ pub struct Values {
 
 /// Where scales come from. Their bytes are the planes of the side data, in the order given here.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Scales {
     /// s = 1, m = 0. No side data.
     None,

@@ -8,18 +8,22 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::Mmap;
-use safetensors::tensor::Metadata;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
-use crate::directory::{Coded, Directory, TensorRecord};
+use crate::directory::{Coded, Directory, Role, TensorRecord, matrix};
 use crate::tile::{ENTRY_BYTES, Frequencies, TileDecoder, TileEntry};
-use crate::writer::{METADATA_KEY, SEAL, blob_name, entry_names};
+use crate::writer::{METADATA_KEY, SEAL, blob_name, check_name, entry_names};
 use crate::{Error, Result, VERSION, side};
+
+/// Largest zstd window that is unpacked: 8 MiB, which levels below 20 do not exceed.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What a caller is willing to read. The defaults suit models of any size on ordinary machines.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of header; safetensors itself allows 100 MB.
+    /// Bytes of header, about 1 KB a tensor; safetensors itself allows 100 MB.
     pub header: u64,
     /// Number of tensors.
     pub tensors: u64,
@@ -33,13 +37,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            header: 100_000_000,
-            tensors: 1 << 20,
-            blob: 1 << 30,
-            tile_weights: 1 << 24,
-            side_bytes: 1 << 32,
-        }
+        Self { header: 1 << 26, tensors: 1 << 20, blob: 1 << 30, tile_weights: 1 << 24, side_bytes: 1 << 32 }
     }
 }
 
@@ -50,9 +48,24 @@ pub struct Reader {
     map: Mmap,
     header: usize,
     directory: Directory,
-    entries: HashMap<String, Range<usize>>,
+    entries: HashMap<String, Entry>,
     by_name: HashMap<String, usize>,
     limits: Limits,
+}
+
+/// An entry of the container.
+#[derive(Clone, Debug)]
+struct Entry {
+    range: Range<usize>,
+    dtype: Dtype,
+    shape: Vec<usize>,
+}
+
+impl Entry {
+    /// Whether it is a plain run of bytes.
+    fn is_bytes(&self) -> bool {
+        self.dtype == Dtype::U8 && self.shape == [self.range.len()]
+    }
 }
 
 #[derive(Deserialize)]
@@ -77,7 +90,9 @@ impl Reader {
         if version.version != VERSION {
             return Err(Error::Version { path: path.into(), found: version.version });
         }
-        let seal = entries.get(SEAL).cloned().filter(|r| r.end == map.len() && r.len() == 8);
+        let seal =
+            entries.get(SEAL).filter(|e| e.range.end == map.len() && e.range.len() == 8 && e.is_bytes());
+        let seal = seal.map(|e| e.range.clone());
         let seal = seal.ok_or_else(|| fail("the seal is missing at the end of the file".into()))?;
         let mut expected = [0; 8];
         expected[..4].copy_from_slice(&crc32fast::hash(&map[..header]).to_le_bytes());
@@ -135,7 +150,7 @@ impl Reader {
             known += 1;
         }
         for source in &directory.sources {
-            if source.verbatim >= directory.blobs.len() {
+            if directory.blobs.get(source.verbatim).is_none_or(|b| b.role != Role::Verbatim) {
                 return Err(self.corrupt(&source.name, "directory", "its verbatim blob is missing"));
             }
         }
@@ -162,8 +177,17 @@ impl Reader {
         if source.is_none_or(|s| end.is_none_or(|end| end > s.size)) {
             return Err(Err("its place in the source is outside the source".into()));
         }
+        check_name(&tensor.name).map_err(|why| Err(why.into()))?;
         let Some(coded) = &tensor.coded else {
-            return self.entry(&tensor.name, &tensor.name).map(|_| 1).map_err(Ok);
+            let entry = self.named(&tensor.name, &tensor.name).map_err(Ok)?;
+            let typed = serde_json::to_value(entry.dtype).is_ok_and(|name| name == tensor.dtype.as_str())
+                && entry.shape.iter().map(|&d| d as u64).eq(tensor.shape.iter().copied());
+            let fits = entry.range.len() as u64 == tensor.source.len && matrix(&tensor.shape).is_some();
+            return if fits && (typed || entry.is_bytes()) {
+                Ok(1)
+            } else {
+                Err(Err("not the entry that it says".into()))
+            };
         };
         coded.check(&tensor.shape).map_err(Err)?;
         let what = format!("the weights of a tile of '{}'", tensor.name);
@@ -185,15 +209,20 @@ impl Reader {
         Ok(parts.len() + 1)
     }
 
+    fn named(&self, name: &str, entry: &str) -> Result<&Entry> {
+        self.entries.get(entry).ok_or_else(|| self.corrupt(name, "header", format!("no entry '{entry}'")))
+    }
+
+    /// The range of an entry of bytes.
     fn entry(&self, name: &str, entry: &str) -> Result<Range<usize>> {
-        self.entries
-            .get(entry)
-            .cloned()
-            .ok_or_else(|| self.corrupt(name, "header", format!("no entry '{entry}'")))
+        match self.named(name, entry)? {
+            e if e.is_bytes() => Ok(e.range.clone()),
+            _ => Err(self.corrupt(name, "header", format!("entry '{entry}' is not of type U8"))),
+        }
     }
 
     fn entry_bytes(&self, name: &str, entry: &str) -> Result<&[u8]> {
-        Ok(&self.map[self.entry(name, entry)?])
+        Ok(&self.map[self.named(name, entry)?.range.clone()])
     }
 
     /// Bytes of a blob, unpacked and checked. Errors: [`Error::Corrupt`]; `index` out of range is one too.
@@ -209,7 +238,8 @@ impl Reader {
         let mut bytes = Vec::new();
         if blob.zstd {
             // grows with what is really there, so a lying size allocates nothing
-            let decoder = zstd::Decoder::with_buffer(stored).map_err(|e| corrupt(e.to_string()))?;
+            let mut decoder = zstd::Decoder::with_buffer(stored).map_err(|e| corrupt(e.to_string()))?;
+            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).map_err(|e| corrupt(e.to_string()))?;
             decoder
                 .take(blob.size.saturating_add(1))
                 .read_to_end(&mut bytes)
@@ -230,7 +260,7 @@ impl Reader {
 
     /// The entries of a tensor by part ("tiles", "index", …, or "plain") with their bytes.
     pub fn stored_parts(&self, tensor: &TensorRecord) -> Vec<(&'static str, u64)> {
-        let len = |name: &String| self.entries.get(name).map_or(0, |r| r.len() as u64);
+        let len = |name: &String| self.entries.get(name).map_or(0, |e| e.range.len() as u64);
         match tensor.coded {
             Some(_) => ["tiles", "index", "tables", "side"]
                 .into_iter()
@@ -260,7 +290,7 @@ impl Reader {
             };
         };
         let names = entry_names(name);
-        let part = |i: usize| self.entries.get(&names[i]).map_or(&[][..], |r| &self.map[r.clone()]);
+        let part = |i: usize| self.entries.get(&names[i]).map_or(&[][..], |e| &self.map[e.range.clone()]);
         let mut crc = crc32fast::Hasher::new();
         (1..4).for_each(|i| crc.update(part(i)));
         if crc.finalize() != record.crc {
@@ -314,11 +344,7 @@ fn map(path: &Path) -> Result<Mmap> {
 }
 
 /// Header length, ranges of all entries in the file, and the text of the directory.
-fn parse(
-    path: &Path,
-    bytes: &[u8],
-    limits: &Limits,
-) -> Result<(usize, HashMap<String, Range<usize>>, String)> {
+fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<(usize, HashMap<String, Entry>, String)> {
     let not = |why: &str| Error::NotEcq { path: path.into(), why: why.into() };
     let fail = |why: String| Error::Header { path: path.into(), why };
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(|| not("it is shorter than 8 bytes"))?;
@@ -342,9 +368,15 @@ fn parse(
     let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).cloned();
     let text =
         text.ok_or_else(|| not("it is a plain safetensors file; `ecq convert` makes an .ecq from it"))?;
-    let range = |(a, b): (usize, usize)| data + a..data + b;
-    let entries =
-        metadata.tensors().into_iter().map(|(name, info)| (name, range(info.data_offsets))).collect();
+    if !data.is_multiple_of(64) {
+        return Err(fail(format!("the data begin at byte {data}, expected a multiple of 64")));
+    }
+    let entry = |info: &TensorInfo| Entry {
+        range: data + info.data_offsets.0..data + info.data_offsets.1,
+        dtype: info.dtype,
+        shape: info.shape.clone(),
+    };
+    let entries = metadata.tensors().into_iter().map(|(name, info)| (name, entry(info))).collect();
     Ok((data, entries, text))
 }
 

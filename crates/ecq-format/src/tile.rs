@@ -275,7 +275,10 @@ impl TileDecoder {
         let (stream, escapes) = rest.split_at(fill4(entry.stream.into()) as usize);
         let mut nibbles = vec![0; n];
         self.nibbles(&stream[..entry.stream as usize], &mut nibbles).map_err(|e| e.to_string())?;
-        let raw = read_raw(self.split.raw_bits, raw, n);
+        let raw = read_raw(self.split.raw_bits, raw, n)?;
+        if stream[entry.stream as usize..].iter().chain(&escapes[entry.escapes as usize..]).any(|&b| b != 0) {
+            return Err("filling other than zero".into());
+        }
         for ((level, &nibble), &raw) in levels.iter_mut().zip(&nibbles).zip(&raw) {
             *level = self.split.join(nibble, raw);
         }
@@ -306,7 +309,7 @@ impl TileDecoder {
     }
 }
 
-fn read_raw(raw_bits: u32, mut bytes: &[u8], n: usize) -> Vec<u8> {
+fn read_raw(raw_bits: u32, mut bytes: &[u8], n: usize) -> Result<Vec<u8>, String> {
     let mut raw = vec![0; n];
     for (width, shift) in fields(raw_bits) {
         let (plane, rest) = bytes.split_at(raw_bytes(width, n as u64) as usize);
@@ -317,6 +320,11 @@ fn read_raw(raw_bits: u32, mut bytes: &[u8], n: usize) -> Vec<u8> {
                 *r |= ((byte >> (width * i as u32)) & mask) << shift;
             }
         }
+        let (whole, over) = (n * width as usize / 8, n * width as usize % 8);
+        if plane.get(whole).is_some_and(|&b| b >> over != 0) || plane.iter().skip(whole + 1).any(|&b| b != 0)
+        {
+            return Err("filling other than zero after raw bits".into());
+        }
     }
-    raw
+    Ok(raw)
 }

@@ -22,7 +22,19 @@ enum Table {
 
 /// A scale byte: eighths of an octave around 128.
 pub fn octaves(byte: u8) -> f32 {
-    ((f32::from(byte) - 128.0) / 8.0).exp2()
+    // 2^(i/8), so that no platform's exp2 has a say
+    const EIGHTHS: [f32; 8] = [
+        1.0,
+        1.090_507_7,
+        1.189_207_1,
+        1.296_839_6,
+        std::f32::consts::SQRT_2,
+        1.542_210_8,
+        1.681_792_9,
+        1.834_008_1,
+    ];
+    let octave = i32::from(byte) - 128;
+    EIGHTHS[octave.rem_euclid(8) as usize] * 2f32.powi(octave.div_euclid(8))
 }
 
 impl Dequantizer {
@@ -85,6 +97,19 @@ impl Dequantizer {
                     out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q, s, m));
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::octaves;
+
+    #[test]
+    fn scale_bytes_are_correctly_rounded_powers() {
+        for byte in 0..=255u8 {
+            let exact = ((f64::from(byte) - 128.0) / 8.0).exp2();
+            assert_eq!(octaves(byte), exact as f32, "{byte}");
         }
     }
 }

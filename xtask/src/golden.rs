@@ -1,0 +1,56 @@
+//! `cargo xtask golden`: the golden files of the present format version. Written once, read by tests for ever.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use sha2::{Digest, Sha256};
+
+use crate::{demo, shell};
+
+/// Source, name of the golden file, how it is converted.
+const FILES: [(&str, &str, &[&str]); 7] = [
+    ("blocks.gguf", "gguf-cpu.ecq", &["--scheme", "lossless"]),
+    ("blocks.gguf", "gguf-gpu.ecq", &["--scheme", "lossless", "--profile", "gpu"]),
+    ("tiny-align64.gguf", "gguf-align64.ecq", &["--scheme", "lossless"]),
+    ("sharded", "sharded.ecq", &["--scheme", "lossless"]),
+    ("tiny.safetensors", "ecq-3.5-cpu.ecq", &["--bits", "3.5", "--row-scales", "--column-scales"]),
+    ("tiny.safetensors", "ecq-2-gpu.ecq", &["--bits", "2", "--profile", "gpu"]),
+    ("blocks.gguf", "absmax4-32.ecq", &["--scheme", "absmax4", "--group", "32"]),
+];
+
+/// Writes the files, and the SHA-256 of what each restores to as F32 safetensors. Refuses if they exist.
+pub fn run() -> Result<()> {
+    let folder = shell::root().join("fixtures/golden/v1");
+    ensure!(
+        !folder.exists(),
+        "{} exists: golden files are written once for a format version and never again",
+        folder.display()
+    );
+    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
+    let ecq = demo::ecq()?;
+    fs::create_dir_all(&folder)?;
+    let scratch = shell::Scratch::new(&folder)?;
+    let mut sums = String::new();
+    for (source, name, options) in FILES {
+        let source = Path::new("fixtures/sources").join(source);
+        let golden = folder.join(name);
+        shell::run(
+            shell::command(&ecq)
+                .args(["--quiet", "convert"])
+                .arg(source)
+                .arg("-o")
+                .arg(&golden)
+                .args(options),
+        )?;
+        let back = scratch.path().join("back.safetensors");
+        let restore = ["--quiet", "restore", "--force", "--dtype", "f32"];
+        shell::run(shell::command(&ecq).args(restore).arg(&golden).arg("-o").arg(&back))?;
+        let digest = Sha256::digest(fs::read(&back)?);
+        let hex: String = digest.iter().map(|b| format!("{b:02x}")).collect();
+        sums += &format!("{hex}  {name}\n");
+    }
+    fs::write(folder.join("SHA256SUMS-restored-f32"), sums)?;
+    println!("written to {}", folder.display());
+    Ok(())
+}
