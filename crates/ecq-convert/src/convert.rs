@@ -9,6 +9,7 @@ use ecq_format::writer::{TensorHead, Writer};
 use ecq_format::{Dtype, side};
 use ecq_quant::Scheme;
 use ecq_quant::quantize::Quantized;
+use ecq_quant::weights::Weights;
 use sha2::{Digest, Sha256};
 
 use crate::progress::step;
@@ -18,6 +19,9 @@ use crate::{Error, Progress, Result};
 
 /// Most bytes of a source file that belong to no tensor; what a reader unpacks by default.
 const MOST_ELSE: u64 = 1 << 30;
+
+/// Fewest weights of a tensor that is coded in pairs.
+const SMALLEST_PAIRED: usize = 8192;
 
 /// What is done with the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -114,6 +118,9 @@ fn code(source: &Source, tensor: &SourceTensor, writer: &mut Writer, options: &O
     let Some(matrix) = SourceMatrix::new(&tensor.shape, &tensor.dtype, source.data(tensor)) else {
         return Ok(false);
     };
+    // the table of a few thousand pairs would take more than the pairs
+    let small = matrix.rows() * matrix.cols() < SMALLEST_PAIRED;
+    let profile = if small { Profile::Cpu } else { options.profile };
     let quantize = |why| Error::Quantize {
         path: source.files()[tensor.file].path.clone(),
         tensor: tensor.name.clone(),
@@ -122,20 +129,14 @@ fn code(source: &Source, tensor: &SourceTensor, writer: &mut Writer, options: &O
     match options.treatment {
         Treatment::Lossless => {
             let Some(blocks) = BlockTensor::new(&matrix) else { return Ok(false) };
-            let made = Encoder::new(
-                blocks.scheme(),
-                &tensor.shape,
-                blocks.values(),
-                options.profile,
-                &blocks.plan,
-                &blocks,
-            );
+            let made =
+                Encoder::new(blocks.scheme(), &tensor.shape, blocks.values(), profile, &blocks.plan, &blocks);
             let encoder = made.map_err(|why| quantize(ecq_quant::Error::Unstorable(why)))?;
             store(tensor, writer, &encoder, blocks.plan.bits, &blocks.planes)
         }
         Treatment::Lossy(scheme) => {
-            let quantized = Quantized::new(scheme, &matrix, options.profile).map_err(quantize)?;
-            let encoder = quantized.encoder(&tensor.shape, options.profile).map_err(quantize)?;
+            let quantized = Quantized::new(scheme, &matrix, profile).map_err(quantize)?;
+            let encoder = quantized.encoder(&tensor.shape, profile).map_err(quantize)?;
             store(tensor, writer, &encoder, quantized.plan().bits, quantized.planes())
         }
     }

@@ -28,7 +28,7 @@ pub enum Error {
         why: ecq_quant::Error,
     },
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}", path.display())]
     Io {
         /// The file.
         path: PathBuf,

@@ -47,11 +47,19 @@ impl Float {
             .map(|f| f.1)
     }
 
+    /// Little-endian bytes. Finite weights stay finite: beyond the type's range they become its largest value.
     fn write(self, weights: &[f32]) -> Vec<u8> {
+        let within = |w: f32, most: f32| if w.is_finite() { w.clamp(-most, most) } else { w };
         match self {
             Self::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
-            Self::F16 => weights.iter().flat_map(|&w| f16::from_f32(w).to_le_bytes()).collect(),
-            Self::BF16 => weights.iter().flat_map(|&w| bf16::from_f32(w).to_le_bytes()).collect(),
+            Self::F16 => {
+                let most = f16::MAX.to_f32();
+                weights.iter().flat_map(|&w| f16::from_f32(within(w, most)).to_le_bytes()).collect()
+            }
+            Self::BF16 => {
+                let most = bf16::MAX.to_f32();
+                weights.iter().flat_map(|&w| bf16::from_f32(within(w, most)).to_le_bytes()).collect()
+            }
         }
     }
 }
@@ -66,7 +74,8 @@ pub struct Restored {
 }
 
 /// Restores a file. A lossless one gives back its source files, each checked against the SHA-256 that it had; a lossy one
-/// gives one safetensors file in `float`, or each tensor's source type (F32 for quantized sources).
+/// gives one safetensors file in `float`, or each tensor's source type (F32 for quantized sources). Weights beyond the
+/// range of that type become its largest value.
 ///
 /// A model with companion files, or of several files, becomes a folder, but for lossy ones whose `output` ends in
 /// `.safetensors`. The output stands under its name only when it is complete.

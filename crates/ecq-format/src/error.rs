@@ -10,7 +10,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused.
-    #[error("{}: cannot {action}: {source}", path.display())]
+    #[error("{}: cannot {action}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -22,6 +22,9 @@ pub enum Error {
     /// The output exists and overwriting was not asked for.
     #[error("{}: exists already; choose another name, or overwrite it with --force", .0.display())]
     Exists(PathBuf),
+    /// The output is a folder, or no name at all.
+    #[error("{}: is no name for a file; give the output a file name", .0.display())]
+    NoFileName(PathBuf),
     /// The file is not an `.ecq` file at all.
     #[error("{}: not an .ecq file: {why}", path.display())]
     NotEcq {

@@ -6,11 +6,18 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::{Error, Result};
 
+/// Permissions of new files, less the umask.
+const FILE: u32 = 0o666;
+
 fn staged<T>(
     path: &Path,
     mode: u32,
     make: impl FnOnce(&mut Builder<'_, '_>, &Path) -> std::io::Result<T>,
 ) -> Result<T> {
+    let named = path.file_name().is_some() && !path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
+    if !named || (path.is_dir() && mode == FILE) {
+        return Err(Error::NoFileName(path.to_owned()));
+    }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let prefix = format!(".{}.", path.file_name().unwrap_or_default().to_string_lossy());
     let mut builder = Builder::new();
@@ -26,7 +33,7 @@ fn staged<T>(
 
 /// A new file beside `path`, removed when dropped.
 pub fn file(path: &Path) -> Result<NamedTempFile> {
-    staged(path, 0o666, |builder, folder| builder.tempfile_in(folder))
+    staged(path, FILE, |builder, folder| builder.tempfile_in(folder))
 }
 
 /// A new folder beside `path`, removed when dropped.

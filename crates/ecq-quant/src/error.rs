@@ -16,6 +16,18 @@ pub enum Error {
         /// The weight.
         value: f32,
     },
+    /// A weight is so large that arithmetic with it would overflow.
+    #[error(
+        "the weight in row {row}, column {column} is {value:e}, above 2^120; a lossy scheme cannot take it: use --scheme lossless"
+    )]
+    TooLarge {
+        /// Row in the matrix.
+        row: usize,
+        /// Column in the matrix.
+        column: usize,
+        /// The weight.
+        value: f32,
+    },
     /// A rate outside the range of the native scheme.
     #[error("{0} bits a weight: expected {min} to {max}", min = crate::scheme::BITS.start(), max = crate::scheme::BITS.end())]
     Rate(f64),

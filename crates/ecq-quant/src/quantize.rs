@@ -73,7 +73,7 @@ pub(crate) fn uniform(w: f32, step: f32, between: bool) -> i32 {
 impl<'a> Quantized<'a> {
     /// Quantizes a matrix. `profile` decides codec and tiles, whose cost the native scheme's rate includes.
     ///
-    /// Errors: [`Error::NotFinite`], [`Error::Rate`], [`Error::Group`].
+    /// Errors: [`Error::NotFinite`], [`Error::TooLarge`], [`Error::Rate`], [`Error::Group`].
     pub fn new(scheme: Scheme, weights: &'a dyn Weights, profile: Profile) -> Result<Self, Error> {
         scheme.check()?;
         let range = range(weights)?;
@@ -180,15 +180,21 @@ impl Levels for Ruled<'_> {
     }
 }
 
-/// Smallest and largest weight. Error: [`Error::NotFinite`].
+/// Largest magnitude of a weight: 2^120, so that a few times it is still finite.
+const LARGEST: f32 = f32::from_bits((127 + 120) << 23);
+
+/// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
 fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     let cols = weights.cols();
     let pieces = map_pieces(weights, |rows, w| {
         let bounds = w.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &w| (a.min(w), b.max(w)));
-        match w.iter().position(|w| !w.is_finite()) {
-            None => Ok(bounds),
-            Some(i) => Err(Error::NotFinite { row: rows.start + i / cols, column: i % cols, value: w[i] }),
-        }
+        let Some(i) = w.iter().position(|w| !w.is_finite() || w.abs() > LARGEST) else { return Ok(bounds) };
+        let (row, column, value) = (rows.start + i / cols, i % cols, w[i]);
+        Err(if value.is_finite() {
+            Error::TooLarge { row, column, value }
+        } else {
+            Error::NotFinite { row, column, value }
+        })
     });
     pieces
         .into_iter()
@@ -222,8 +228,9 @@ fn native<'a>(
     loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
 }
 
-/// Builds the tensor with this rule. A small one is coded for a trial and its step corrected by what it really takes,
-/// because there tables and start states, which can only be estimated, are a visible share.
+/// Builds the tensor with this rule. A small one is coded for trials and its step corrected by what it really takes,
+/// because there tables and start states, which can only be estimated, are a visible share. Where no step meets the
+/// rate (few distinct weights), the largest rate below it is kept.
 fn loop_to_rate<'a>(
     scheme: Scheme,
     weights: &'a dyn Weights,
@@ -232,23 +239,39 @@ fn loop_to_rate<'a>(
     parts: (Rule, Scales, Vec<Vec<u8>>),
 ) -> Result<Quantized<'a>, Error> {
     let (mut rule, scales, planes) = parts;
-    let (rows, cols) = (weights.rows(), weights.cols());
-    let trials = if rows * cols <= 1 << 21 { 3 } else { 0 };
-    for trial in 0.. {
+    let n = (weights.rows() * weights.cols()) as f64;
+    let trials = if n <= f64::from(1 << 21) { 6 } else { 0 };
+    let mut tried: Vec<(f32, f64)> = Vec::new();
+    loop {
         let Rule::Uniform { step, between, .. } = rule else { unreachable!("a uniform rule stays one") };
         let bias = if between { 0.5 } else { 0.0 };
         let values = Values { step: step.into(), bias, offset: 0.0, scales };
         let mut made = Quantized::build(scheme, weights, values, rule, planes.clone(), 0)?;
-        let excess =
-            if trial < trials { made.coded_bits(profile)? / (rows * cols) as f64 - bits } else { 0.0 };
-        if excess.abs() < 0.002 || excess.abs() > 0.5 {
-            return Ok(made); // met, or no step meets it: few distinct weights
+        let enough = tried.len() >= trials;
+        let excess = if enough { 0.0 } else { made.coded_bits(profile)? / n - bits };
+        let stuck = tried.iter().any(|t| t.1 == excess);
+        if excess.abs() < MET || tried.iter().any(|t| t.0 == step) {
+            return Ok(made);
         }
+        tried.push((step, excess));
+        let next = if stuck || tried.len() >= trials {
+            best_step(&tried)
+        } else {
+            step * excess.clamp(-1.0, 1.0).exp2() as f32 // about a bit an octave
+        };
         let Rule::Uniform { step, .. } = &mut made.rule else { unreachable!("a uniform rule stays one") };
-        *step *= excess.exp2() as f32; // about a bit an octave
+        *step = next;
         rule = made.rule;
     }
-    unreachable!("the last trial returns")
+}
+
+/// How near a trial must come, in bits a weight.
+const MET: f64 = 0.002;
+
+/// The step whose rate is the largest within the asked one; if there is none, the one that exceeds it least.
+fn best_step(tried: &[(f32, f64)]) -> f32 {
+    let key = |t: &&(f32, f64)| if t.1 <= MET { -t.1 } else { 1e3 + t.1 };
+    tried.iter().min_by(|a, b| key(a).total_cmp(&key(b))).map_or(1.0, |t| t.0)
 }
 
 /// Root mean squares of rows and of columns.

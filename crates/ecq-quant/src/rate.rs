@@ -38,26 +38,33 @@ impl Sample {
         Self { rows, weights: sample, cols }
     }
 
-    /// Levels counted, and the sum of squared errors in units of the squared weights.
-    fn quantize(&self, rule: &Rule) -> (Histogram, f64) {
-        let Rule::Uniform { step, between, row, column } = rule else {
-            unreachable!("the search is for uniform rules")
-        };
-        let mut histogram = Histogram::new(0);
-        let mut levels = vec![0; self.cols];
-        let mut error = 0.0;
-        for (&r, weights) in self.rows.iter().zip(self.weights.chunks_exact(self.cols)) {
-            rule.row(r, weights, &mut levels);
-            let step = f64::from(*step) * f64::from(row.get(r).copied().unwrap_or(1.0));
-            for (c, (&q, &w)) in levels.iter().zip(weights).enumerate() {
-                histogram.add(q);
-                let back = (f64::from(q) + if *between { 0.5 } else { 0.0 }) * step;
-                let e = f64::from(w) - back * f64::from(column.get(c).copied().unwrap_or(1.0));
-                error += e * e;
-            }
-        }
-        (histogram, error)
+    /// The magnitude that one weight in 50 exceeds; unlike the largest it does not follow outliers.
+    fn typical(&self) -> f32 {
+        let mut magnitudes: Vec<f32> = self.weights.iter().map(|w| w.abs()).collect();
+        let at = magnitudes.len() - 1 - magnitudes.len() / 50;
+        *magnitudes.select_nth_unstable_by(at, f32::total_cmp).1
     }
+}
+
+/// Levels of some rows counted, and the sum of squared errors.
+fn count(rule: &Rule, rows: impl Iterator<Item = usize>, weights: &[f32], cols: usize) -> (Histogram, f64) {
+    let Rule::Uniform { step, between, row, column } = rule else {
+        unreachable!("the search is for uniform rules")
+    };
+    let mut histogram = Histogram::new(0);
+    let mut levels = vec![0; cols];
+    let mut error = 0.0;
+    for (r, weights) in rows.zip(weights.chunks_exact(cols)) {
+        rule.row(r, weights, &mut levels);
+        let step = f64::from(*step) * f64::from(row.get(r).copied().unwrap_or(1.0));
+        for (c, (&q, &w)) in levels.iter().zip(weights).enumerate() {
+            histogram.add(q);
+            let back = (f64::from(q) + if *between { 0.5 } else { 0.0 }) * step;
+            let e = f64::from(w) - back * f64::from(column.get(c).copied().unwrap_or(1.0));
+            error += e * e;
+        }
+    }
+    (histogram, error)
 }
 
 /// Sets the step of a uniform rule so that the matrix takes `bits` a weight; `side` bytes of side data are included.
@@ -75,42 +82,32 @@ pub(crate) fn meet(
     }
     let fixed = Fixed { rows: weights.rows() as u64, cols: weights.cols() as u64, profile, side };
     let sample = Sample::new(weights);
-    let start = f64::from(largest).log2() + 1.0 - bits;
-    let mut best: Option<(f64, bool, f64)> = None;
-    for on in [false, true] {
-        let mut error = 0.0;
-        let octave = search(start, bits, |octave| {
-            set(rule, octave, on);
-            let (histogram, e) = sample.quantize(rule);
-            error = e;
-            fixed.rate(&histogram, on)
+    let typical = sample.typical();
+    let start = f64::from(if typical > 0.0 { typical } else { largest }).log2() + 1.0 - bits;
+    let most = f64::from(largest).log2() + 1.0;
+    let mut best: Option<(Probe, bool)> = None;
+    for between in [false, true] {
+        let found = search(start, most, bits, |octave| {
+            set(rule, octave, between);
+            let (histogram, error) = count(rule, sample.rows.iter().copied(), &sample.weights, sample.cols);
+            (fixed.rate(&histogram, between), error)
         });
-        // at equal rate: 6 dB a bit
-        let at_rate = error * (2.0 * (octave.1 - bits)).exp2();
-        if best.is_none_or(|b| at_rate < b.2) {
-            best = Some((octave.0, on, at_rate));
+        if best.as_ref().is_none_or(|(b, _)| found.better(b, bits)) {
+            best = Some((found, between));
         }
     }
-    let Some((octave, between, _)) = best else { return };
+    let Some((mut found, between)) = best else { return };
     if sample.rows.len() < weights.rows() {
         let cols = weights.cols();
-        let found = search(octave, bits, |octave| {
+        found = search(found.octave, most, bits, |octave| {
             set(rule, octave, between);
-            let counted = map_pieces(weights, |rows, w| {
-                let mut histogram = Histogram::new(0);
-                let mut levels = vec![0; cols];
-                for (r, w) in rows.zip(w.chunks_exact(cols)) {
-                    rule.row(r, w, &mut levels);
-                    levels.iter().for_each(|&q| histogram.add(q));
-                }
-                histogram
-            });
-            fixed.rate(&counted.iter().fold(Histogram::new(0), |a, b| a.merge(b)), between)
+            let counted = map_pieces(weights, |rows, w| count(rule, rows, w, cols));
+            let zero = (Histogram::new(0), 0.0);
+            let (histogram, error) = counted.iter().fold(zero, |a, b| (a.0.merge(&b.0), a.1 + b.1));
+            (fixed.rate(&histogram, between), error)
         });
-        set(rule, found.0, between);
-    } else {
-        set(rule, octave, between);
     }
+    set(rule, found.octave, between);
 }
 
 fn set(rule: &mut Rule, octave: f64, on_halves: bool) {
@@ -120,14 +117,39 @@ fn set(rule: &mut Rule, octave: f64, on_halves: bool) {
     }
 }
 
-/// Finds the octave (log2 of the step) at which `rate` is `bits`; returns it with the rate there.
-fn search(start: f64, bits: f64, mut rate: impl FnMut(f64) -> f64) -> (f64, f64) {
-    let (mut low, mut high) = (start - 16.0, start + 16.0);
-    let mut octave = start;
-    for _ in 0..40 {
-        let excess = rate(octave) - bits;
+/// A step that was tried.
+#[derive(Clone, Copy)]
+struct Probe {
+    /// log2 of the step.
+    octave: f64,
+    rate: f64,
+    error: f64,
+}
+
+impl Probe {
+    /// A rate within the asked one beats one above it; then the smaller error wins, or above it the smaller rate.
+    fn better(&self, other: &Self, bits: f64) -> bool {
+        let key = |p: &Self| if p.rate <= bits + NEAR { (0, p.error) } else { (1, p.rate) };
+        let ((a, x), (b, y)) = (key(self), key(other));
+        a < b || (a == b && x < y)
+    }
+}
+
+/// Looks for the octave (log2 of the step, at most `most`) at which `rate` gives `bits`; `rate` also tells the error. Where
+/// the rate jumps over `bits` (few distinct weights), the best probe is the answer.
+fn search(start: f64, most: f64, bits: f64, mut rate: impl FnMut(f64) -> (f64, f64)) -> Probe {
+    let (mut low, mut high) = (start - 24.0, (start + 24.0).min(most));
+    let mut octave = start.min(most);
+    let mut best: Option<Probe> = None;
+    for _ in 0..48 {
+        let (rate, error) = rate(octave);
+        let probe = Probe { octave, rate, error };
+        let excess = rate - bits;
+        if best.is_none_or(|b| probe.better(&b, bits)) {
+            best = Some(probe);
+        }
         if excess.abs() < NEAR || high - low < 1e-6 {
-            return (octave, bits + excess);
+            break;
         }
         if excess > 0.0 {
             low = octave;
@@ -139,7 +161,7 @@ fn search(start: f64, bits: f64, mut rate: impl FnMut(f64) -> f64) -> (f64, f64)
             octave = (low + high) / 2.0;
         }
     }
-    (octave, rate(octave))
+    best.unwrap_or(Probe { octave, rate: 0.0, error: 0.0 })
 }
 
 /// What the rate depends on besides the levels.

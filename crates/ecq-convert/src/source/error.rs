@@ -12,7 +12,7 @@ use std::path::PathBuf;
 pub enum SourceError {
     #[error("{path}: no such file or folder; check the path")]
     NotFound { path: PathBuf },
-    #[error("{path}: cannot be read: {source}; check the permissions and the disk")]
+    #[error("{path}: cannot be read; check the permissions and the disk")]
     Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{path}: is not a regular file; give a model file or a folder")]
     NotAFile { path: PathBuf },
