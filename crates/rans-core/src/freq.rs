@@ -131,35 +131,38 @@ impl<const SYMBOLS: usize, const TOTAL: u32> Frequencies<SYMBOLS, TOTAL> {
     }
 }
 
-/// Moves `freqs` to the optimum for `weight` under the sum `total`; absent symbols (weight 0) stay at 0.
+/// Moves `freqs` to the optimum for `weight` under the sum `total`; absent symbols (weight 0) stay at 0. At most 256 symbols.
 fn settle(weight: &[u64], freqs: &mut [u16], total: u32) {
-    let gain = |s: usize, f: u16| weight[s] * (log2(f + 1) - log2(f)); // of going from f to f + 1
-    let most_gain = |freqs: &[u16]| {
-        let present = (0..freqs.len()).filter(|&s| weight[s] > 0 && u32::from(freqs[s]) < total);
-        present.map(|s| (gain(s, freqs[s]), s)).max_by_key(|&(g, s)| (g, usize::MAX - s))
+    let gain = |s: usize, f: u16| weight[s] * (log2(f + 1) - log2(f)); // of going from f to f + 1; never 0
+    // what the next unit of each symbol gains, and what its last one would lose: a logarithm is dear, so only the symbols
+    // that moved are computed again
+    let (mut up, mut down) = ([0u64; 256], [u64::MAX; 256]);
+    let price = |s: usize, f: u16, up: &mut [u64; 256], down: &mut [u64; 256]| {
+        up[s] = if weight[s] > 0 && u32::from(f) < total { gain(s, f) } else { 0 };
+        down[s] = if f > 1 { gain(s, f - 1) } else { u64::MAX };
     };
-    let least_loss = |freqs: &[u16]| {
-        let able = (0..freqs.len()).filter(|&s| freqs[s] > 1);
-        able.map(|s| (gain(s, freqs[s] - 1), s)).min()
-    };
+    (0..freqs.len()).for_each(|s| price(s, freqs[s], &mut up, &mut down));
     let mut sum: u32 = freqs.iter().map(|&f| u32::from(f)).sum();
     loop {
-        let (up, down) = (most_gain(freqs), least_loss(freqs));
-        match (up, down) {
-            (Some((_, s)), _) if sum < total => {
-                freqs[s] += 1;
-                sum += 1;
-            }
-            (_, Some((_, s))) if sum > total => {
-                freqs[s] -= 1;
-                sum -= 1;
-            }
+        let first = |better: &dyn Fn(usize, usize) -> bool| {
+            (1..freqs.len()).fold(0, |a, b| if better(b, a) { b } else { a })
+        };
+        let (a, b) = (first(&|x, y| up[x] > up[y]), first(&|x, y| down[x] < down[y]));
+        let (raise, lower) = match sum {
+            _ if sum < total => (up[a] > 0, false),
+            _ if sum > total => (false, down[b] < u64::MAX),
             // the sum is right: exchange while it pays, which strictly shortens the code and so ends
-            (Some((g, a)), Some((l, b))) if sum == total && g > l => {
-                freqs[a] += 1;
-                freqs[b] -= 1;
+            _ => (up[a] > down[b], up[a] > down[b]),
+        };
+        if !raise && !lower {
+            return;
+        }
+        for (symbol, wanted, step) in [(a, raise, 1i32), (b, lower, -1)] {
+            if wanted {
+                freqs[symbol] = (i32::from(freqs[symbol]) + step) as u16;
+                sum = sum.wrapping_add_signed(step);
+                price(symbol, freqs[symbol], &mut up, &mut down);
             }
-            _ => return,
         }
     }
 }
