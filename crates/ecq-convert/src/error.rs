@@ -14,7 +14,7 @@ pub enum Error {
     /// The source cannot be read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// The `.ecq` file cannot be read or written.
+    /// The `.ecq` file cannot be read or written, or the operating system refused a file.
     #[error(transparent)]
     Format(#[from] ecq_format::Error),
     /// A tensor cannot be quantized.
@@ -27,19 +27,6 @@ pub enum Error {
         /// Why not.
         why: ecq_quant::Error,
     },
-    /// The operating system refused.
-    #[error("{}: cannot {action}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The output exists and overwriting was not asked for.
-    #[error("{}: exists already; choose another name, or overwrite it with --force", .0.display())]
-    Exists(PathBuf),
     /// The output would be a folder, and a folder with something in it is there.
     #[error("{}: is a folder with files in it, which is never overwritten; choose another name", .0.display())]
     FolderInTheWay(PathBuf),
@@ -104,6 +91,6 @@ pub enum Error {
 impl Error {
     /// Attaches a path and an action to a system error; for `map_err`.
     pub(crate) fn io<'a>(path: &'a Path, action: &'static str) -> impl FnOnce(std::io::Error) -> Self + 'a {
-        move |source| Error::Io { path: path.to_owned(), action, source }
+        move |source| ecq_format::Error::Io { path: path.to_owned(), action, source }.into()
     }
 }

@@ -162,7 +162,7 @@ fn write_file(
             return Err(Error::FolderInTheWay(path.into()));
         }
         if !overwrite {
-            return Err(Error::Exists(path.into()));
+            return Err(ecq_format::Error::Exists(path.into()).into());
         }
         if path.canonicalize().ok() == reader.path().canonicalize().ok() {
             return Err(Error::OntoInput(path.into()));
@@ -182,7 +182,7 @@ fn folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
             Ok(true) => {}
             Ok(false) => return Err(Error::FolderInTheWay(path.into())),
             Err(_) if path.is_dir() => return Err(Error::FolderInTheWay(path.into())),
-            Err(_) => return Err(Error::Exists(path.into())),
+            Err(_) => return Err(ecq_format::Error::Exists(path.into()).into()),
         }
     }
     let made = staging::folder(path)?;
