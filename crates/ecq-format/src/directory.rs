@@ -6,7 +6,7 @@ use crate::levels::{MAX_CENTER, MAX_RAW_BITS, Split};
 
 /// Most weights in a tile. Bounds what a reader must allocate for one.
 pub const MAX_TILE_WEIGHTS: u64 = 1 << 24;
-/// Most group parameters that one byte of side data may stand for. Bounds what a reader must allocate for them.
+/// Most bytes of planes that one byte of side data may stand for. Bounds what a reader must allocate for them.
 pub const MAX_PARAMS_PER_BYTE: u64 = 4096;
 
 /// The whole directory.

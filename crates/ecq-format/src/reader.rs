@@ -37,7 +37,13 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { header: 1 << 26, tensors: 1 << 20, blob: 1 << 30, tile_weights: 1 << 24, side_bytes: 1 << 32 }
+        Self {
+            header: 100_000_000,
+            tensors: 1 << 20,
+            blob: 1 << 30,
+            tile_weights: 1 << 24,
+            side_bytes: 1 << 32,
+        }
     }
 }
 

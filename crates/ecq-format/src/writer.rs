@@ -72,7 +72,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Starts a file. `header` is a guess of the header's length in bytes; a low one costs time, not correctness.
+    /// Starts a file. `header` is a guess of the header's length in bytes; a wrong one costs time or blanks, not
+    /// correctness.
     ///
     /// Errors: [`Error::Exists`] if there is such a file and `overwrite` is false; [`Error::Io`].
     pub fn create(path: &Path, overwrite: bool, header: u64) -> Result<Self> {
@@ -132,6 +133,9 @@ impl Writer {
     fn check_name(&self, name: &str) -> Result<()> {
         if let Err(why) = check_name(name) {
             return Err(self.unstorable(name, why));
+        }
+        if self.tensors.iter().any(|t| t.name == name) {
+            return Err(self.unstorable(name, "another tensor of the file has this name"));
         }
         Ok(())
     }
