@@ -15,7 +15,7 @@ use crate::args::{self, Args, Command, SchemeName};
 use crate::output;
 use crate::progress::Bar;
 
-/// Rate of the native scheme when none is asked for: at 4.5 bits SmolLM2's perplexity is within noise of the original's.
+/// Rate of the native scheme when none is asked for: what absmax int4 with groups of 32 stores, at 5 dB less error.
 const DEFAULT_BITS: f64 = 4.5;
 
 pub fn run(args: Args) -> Result<()> {

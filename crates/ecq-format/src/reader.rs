@@ -310,8 +310,9 @@ impl Reader {
         {
             let entry = TileEntry::from_bytes(bytes);
             let len = entry.bytes(coded.split(), coded.rows_of_tile(i as u64) * coded.cols);
-            tiles.push((at, entry));
-            at = at.saturating_add(len);
+            let end = at.saturating_add(len);
+            tiles.push((at..end, entry));
+            at = end;
         }
         if at.checked_next_multiple_of(8) != Some(part(0).len() as u64) {
             return Err(self.corrupt(
@@ -401,7 +402,7 @@ pub struct CodedTensor<'a> {
     coded: &'a Coded,
     freqs: Frequencies,
     decoder: TileDecoder,
-    tiles: Vec<(u64, TileEntry)>,
+    tiles: Vec<(Range<u64>, TileEntry)>,
     checked: Vec<AtomicBool>,
     bytes: &'a [u8],
     side: &'a [u8],
@@ -434,9 +435,8 @@ impl<'a> CodedTensor<'a> {
     /// # Panics
     /// If there is no such tile.
     pub fn tile(&self, tile: usize) -> Result<(&'a [u8], TileEntry)> {
-        let (at, entry) = self.tiles[tile];
-        let end = self.tiles.get(tile + 1).map_or(at + self.last_len(), |t| t.0);
-        let bytes = &self.bytes[at as usize..end as usize];
+        let (range, entry) = self.tiles[tile].clone();
+        let bytes = &self.bytes[range.start as usize..range.end as usize];
         if !self.checked[tile].load(Ordering::Relaxed) {
             if crc32fast::hash(bytes) != entry.crc {
                 return Err(self.corrupt(tile, "its checksum is wrong".into()));
@@ -444,11 +444,6 @@ impl<'a> CodedTensor<'a> {
             self.checked[tile].store(true, Ordering::Relaxed);
         }
         Ok((bytes, entry))
-    }
-
-    fn last_len(&self) -> u64 {
-        let last = self.tiles.len() - 1;
-        self.tiles[last].1.bytes(self.coded.split(), self.rows(last).len() as u64 * self.coded.cols)
     }
 
     fn corrupt(&self, tile: usize, why: String) -> Error {

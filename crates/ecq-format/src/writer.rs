@@ -1,6 +1,6 @@
 //! Writes a `.ecq` file tensor by tensor, under a temporary name until it is complete.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -66,7 +66,7 @@ pub struct Writer {
     reserved: u64,
     at: u64,
     entries: Vec<(String, TensorInfo)>,
-    names: HashMap<String, ()>,
+    names: HashSet<String>,
     tensors: Vec<TensorRecord>,
     blobs: Vec<Blob>,
 }
@@ -90,7 +90,7 @@ impl Writer {
             reserved,
             at: 0,
             entries: Vec::new(),
-            names: HashMap::new(),
+            names: HashSet::new(),
             tensors: Vec::new(),
             blobs: Vec::new(),
         })
@@ -109,7 +109,7 @@ impl Writer {
 
     /// Declares all bytes since `start` to be an entry.
     fn entry(&mut self, name: String, dtype: Dtype, shape: Vec<usize>, start: u64) -> Result<()> {
-        if self.names.insert(name.clone(), ()).is_some() {
+        if !self.names.insert(name.clone()) {
             return Err(self.unstorable(&name, "another entry of the file has this name"));
         }
         let data_offsets = (start as usize, self.at as usize);
