@@ -39,7 +39,7 @@ pub(crate) fn write(escapes: &[(u32, i32)], out: &mut Vec<u8>) {
 }
 
 /// Calls `each(position, level)` for every escape; positions ascend and stay below `weights`.
-pub(crate) fn read(mut bytes: &[u8], weights: usize, mut each: impl FnMut(usize, i32)) -> Result<(), String> {
+pub fn read(mut bytes: &[u8], weights: usize, mut each: impl FnMut(usize, i32)) -> Result<(), String> {
     let mut next = 0u64;
     while !bytes.is_empty() {
         let position = next + get(&mut bytes).ok_or("an escape's position is cut short or too long")?;

@@ -19,7 +19,7 @@
 pub mod directory;
 pub mod encode;
 mod error;
-mod escapes;
+pub mod escapes;
 pub mod levels;
 pub mod plan;
 pub mod reader;

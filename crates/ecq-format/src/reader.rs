@@ -446,7 +446,13 @@ impl<'a> CodedTensor<'a> {
         Ok((bytes, entry))
     }
 
-    fn corrupt(&self, tile: usize, why: String) -> Error {
+    /// What decodes its tiles.
+    pub fn decoder(&self) -> &TileDecoder {
+        &self.decoder
+    }
+
+    /// An error that names the file, the tensor and the tile.
+    pub fn corrupt(&self, tile: usize, why: String) -> Error {
         self.reader.corrupt(self.name, format!("tile {tile}"), why)
     }
 

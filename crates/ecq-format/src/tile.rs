@@ -4,7 +4,7 @@
 //! The raw bits of a level are cut into fields of 8, 4, 2 and 1 bits, by the binary digits of their number, the lowest
 //! bits in the widest field, so the sign is in the last; each field is a plane, weights in row order, low bits first.
 
-use rans_core::{byte, nibble};
+use rans_core::{Isa, byte, nibble};
 
 use crate::directory::{Codec, Coded};
 use crate::escapes;
@@ -43,6 +43,35 @@ impl TileEntry {
     /// Bytes of a tile with this entry and this many weights.
     pub fn bytes(&self, split: Split, weights: u64) -> u64 {
         raw_bytes(split.raw_bits, weights) + fill4(self.stream.into()) + fill4(self.escapes.into())
+    }
+}
+
+/// The parts of a tile: where a reader that does without [`TileDecoder::decode`] begins.
+#[derive(Clone, Copy, Debug)]
+pub struct TileParts<'a> {
+    /// Raw planes, one after the other, each filled up to 4 bytes.
+    pub raw: &'a [u8],
+    /// Coded stream of the nibble plane.
+    pub stream: &'a [u8],
+    /// Escapes, for [`escapes::read`].
+    pub escapes: &'a [u8],
+}
+
+impl<'a> TileParts<'a> {
+    /// Cuts the bytes of a tile of `weights` weights. The error says what is wrong: their number, or filling that is
+    /// not zero.
+    pub fn new(bytes: &'a [u8], entry: TileEntry, split: Split, weights: usize) -> Result<Self, String> {
+        if bytes.len() as u64 != entry.bytes(split, weights as u64) {
+            return Err(format!("{} bytes for a tile of {weights} weights", bytes.len()));
+        }
+        let (raw, rest) = bytes.split_at(raw_bytes(split.raw_bits, weights as u64) as usize);
+        let (stream, escapes) = rest.split_at(fill4(entry.stream.into()) as usize);
+        let (stream, fill) = stream.split_at(entry.stream as usize);
+        let (escapes, more) = escapes.split_at(entry.escapes as usize);
+        if fill.iter().chain(more).any(|&b| b != 0) {
+            return Err("filling other than zero".into());
+        }
+        Ok(Self { raw, stream, escapes })
     }
 }
 
@@ -268,24 +297,31 @@ impl TileDecoder {
     /// `bytes` must be [`TileEntry::bytes`] long. The checksum is the reader's business.
     pub fn decode(&self, bytes: &[u8], entry: TileEntry, levels: &mut [i32]) -> Result<(), String> {
         let n = levels.len();
-        if bytes.len() as u64 != entry.bytes(self.split, n as u64) {
-            return Err(format!("{} bytes for a tile of {n} weights", bytes.len()));
-        }
-        let (raw, rest) = bytes.split_at(raw_bytes(self.split.raw_bits, n as u64) as usize);
-        let (stream, escapes) = rest.split_at(fill4(entry.stream.into()) as usize);
+        let parts = TileParts::new(bytes, entry, self.split, n)?;
         let mut nibbles = vec![0; n];
-        self.nibbles(&stream[..entry.stream as usize], &mut nibbles).map_err(|e| e.to_string())?;
-        let raw = read_raw(self.split.raw_bits, raw, n)?;
-        if stream[entry.stream as usize..].iter().chain(&escapes[entry.escapes as usize..]).any(|&b| b != 0) {
-            return Err("filling other than zero".into());
-        }
+        self.nibbles(parts.stream, &mut nibbles).map_err(|e| e.to_string())?;
+        let raw = read_raw(self.split.raw_bits, parts.raw, n)?;
         for ((level, &nibble), &raw) in levels.iter_mut().zip(&nibbles).zip(&raw) {
             *level = self.split.join(nibble, raw);
         }
-        escapes::read(&escapes[..entry.escapes as usize], n, |p, level| levels[p] = level)
+        escapes::read(parts.escapes, n, |p, level| levels[p] = level)
     }
 
-    fn nibbles(&self, stream: &[u8], nibbles: &mut [u8]) -> Result<(), rans_core::Error> {
+    /// Decodes the nibbles of a tile of `rows` rows step by step: group g of 64 lanes works on rows
+    /// `g * height..(g + 1) * height` with `height = rows.div_ceil(groups)`. `None` if the codec is not `nibble`.
+    pub fn nibble_steps<'a>(
+        &'a self,
+        isa: Isa,
+        stream: &'a [u8],
+        rows: usize,
+    ) -> Option<Result<nibble::Decoder<'a>, rans_core::Error>> {
+        let DecodeTable::Nibble(lanes, table) = &self.table else { return None };
+        let strips = strips(*lanes, rows, self.cols);
+        Some(strips.and_then(|strips| nibble::Decoder::new(isa, table, strips, stream)))
+    }
+
+    /// Decodes the nibbles of whole rows from the stream of a tile.
+    pub fn nibbles(&self, stream: &[u8], nibbles: &mut [u8]) -> Result<(), rans_core::Error> {
         let rows = nibbles.len() / self.cols;
         match &self.table {
             DecodeTable::Nibble(lanes, table) => {

@@ -38,12 +38,17 @@
 //! Source of the method: J. Duda, "Asymmetric numeral systems" (arXiv:1311.2540); interleaving as in F. Giesen,
 //! "Interleaved entropy coders" (arXiv:1402.3392).
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for the vector paths in `arch`
 
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod arch;
 pub mod byte;
 mod error;
 mod freq;
 pub mod nibble;
 
+pub use arch::{InstructionSet, Isa};
 pub use error::Error;
 pub use freq::Frequencies;

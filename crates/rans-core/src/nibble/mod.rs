@@ -17,7 +17,13 @@
 
 use core::ops::Range;
 
-use crate::Error;
+use crate::{Error, Isa};
+
+mod decoder;
+mod encoder;
+
+pub use decoder::Decoder;
+pub use encoder::encode;
 
 /// Lanes in a group, which work on one strip.
 pub const GROUP: usize = 64;
@@ -155,9 +161,9 @@ impl EncodeTable {
 /// What the decoder looks up: symbol and rank of each slot, and the frequencies.
 #[derive(Clone, Debug)]
 pub struct DecodeTable {
-    symbol: [u8; 256],
-    rank: [u8; 256],
-    freq: [u16; 16],
+    pub(crate) symbol: [u8; 256],
+    pub(crate) rank: [u8; 256],
+    pub(crate) freq: [u16; 16],
     single: Option<u8>,
 }
 
@@ -170,108 +176,26 @@ impl DecodeTable {
     }
 }
 
-/// Codes `symbols` into the start of `out` and returns the length in bytes.
-///
-/// A plane with a single symbol has an empty stream. `out` of [`max_len`] bytes is always enough.
-/// Errors: [`Error::Layout`], [`Error::SymbolWithoutFrequency`], [`Error::BufferTooSmall`].
-pub fn encode(table: &EncodeTable, strips: &Strips, symbols: &[u8], out: &mut [u8]) -> Result<usize, Error> {
-    check_count(strips, symbols.len())?;
-    let known = |s: u8| table.freq.get(usize::from(s)).is_some_and(|&f| f > 0);
-    if let Some(position) = symbols.iter().position(|&s| !known(s)) {
-        return Err(Error::SymbolWithoutFrequency { position, symbol: symbols[position] });
-    }
-    if table.single.is_some() || symbols.is_empty() {
-        return Ok(0);
-    }
-    let (given, head) = (out.len(), 2 * strips.lanes);
-    let full = Error::BufferTooSmall { needed: max_len(strips), given };
-    if given < head {
-        return Err(full);
-    }
-    let mut state = [LOW as u16; MAX_LANES];
-    let mut at = given; // refill bytes grow downwards from the end
-    for step in (0..strips.steps()).rev() {
-        for group in (0..strips.lanes / GROUP).rev() {
-            let (positions, end) = strips.at(step, group);
-            for (lane, position) in (group * GROUP..(group + 1) * GROUP).zip(positions).rev() {
-                let symbol = symbols[position];
-                if let Some(place) = strips.verbatim(lane, end - position) {
-                    state[lane] |= u16::from(symbol) << (4 * place);
-                    continue;
-                }
-                let s = usize::from(symbol);
-                let (f, mut x) = (u32::from(table.freq[s]), u32::from(state[lane]));
-                if x >= f << 8 {
-                    if at == head {
-                        return Err(full);
-                    }
-                    at -= 1;
-                    out[at] = x as u8;
-                    x >>= 8;
-                }
-                let slot = table.slot[usize::from(table.first[s] + (x % f) as u16)];
-                state[lane] = ((x / f) << 8) as u16 | u16::from(slot);
-            }
-        }
-    }
-    for (bytes, x) in out.chunks_exact_mut(2).zip(&state[..strips.lanes]) {
-        bytes.copy_from_slice(&x.to_le_bytes());
-    }
-    out.copy_within(at.., head);
-    Ok(head + given - at)
-}
-
-/// Decodes a stream into `out`. This is the reference that every fast path must equal.
+/// Decodes a stream into `out`, as fast as this CPU can.
 ///
 /// Errors: [`Error::Layout`], [`Error::Truncated`], [`Error::StateBelowBound`], [`Error::EndState`],
 /// [`Error::TrailingBytes`]. On an error the contents of `out` are unspecified.
 pub fn decode(table: &DecodeTable, strips: &Strips, bytes: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    decode_with(Isa::best(), table, strips, bytes, out)
+}
+
+/// [`decode`] with a given instruction set.
+pub fn decode_with(
+    isa: Isa,
+    table: &DecodeTable,
+    strips: &Strips,
+    bytes: &[u8],
+    out: &mut [u8],
+) -> Result<(), Error> {
     check_count(strips, out.len())?;
-    if table.single.is_some() || out.is_empty() {
-        out.fill(table.single.unwrap_or(0));
-        return if bytes.is_empty() { Ok(()) } else { Err(Error::TrailingBytes { left: bytes.len() }) };
-    }
-    let head = 2 * strips.lanes;
-    let states = bytes.get(..head).ok_or(Error::Truncated { at: bytes.len() })?;
-    let mut state = [0u16; MAX_LANES];
-    for (lane, pair) in states.chunks_exact(2).enumerate() {
-        state[lane] = u16::from_le_bytes([pair[0], pair[1]]);
-        if u32::from(state[lane]) < LOW {
-            return Err(Error::StateBelowBound { lane });
-        }
-    }
-    let mut at = head;
-    for step in 0..strips.steps() {
-        for group in 0..strips.lanes / GROUP {
-            let (positions, end) = strips.at(step, group);
-            for (lane, position) in (group * GROUP..(group + 1) * GROUP).zip(positions) {
-                let x = u32::from(state[lane]);
-                if let Some(place) = strips.verbatim(lane, end - position) {
-                    out[position] = (x >> (4 * place)) as u8 & 15;
-                    continue;
-                }
-                let slot = (x & 0xff) as usize;
-                let symbol = table.symbol[slot];
-                out[position] = symbol;
-                let mut x =
-                    u32::from(table.freq[usize::from(symbol)]) * (x >> 8) + u32::from(table.rank[slot]);
-                if x < LOW {
-                    let &byte = bytes.get(at).ok_or(Error::Truncated { at })?;
-                    at += 1;
-                    x = x << 8 | u32::from(byte);
-                }
-                state[lane] = x as u16;
-            }
-        }
-    }
-    for (lane, &x) in state[..strips.lanes].iter().enumerate() {
-        if u32::from(x) >> (4 * VERBATIM.min(strips.count(lane)))
-            != LOW >> (4 * VERBATIM.min(strips.count(lane)))
-        {
-            return Err(Error::EndState { lane });
-        }
-    }
-    if at < bytes.len() { Err(Error::TrailingBytes { left: bytes.len() - at }) } else { Ok(()) }
+    let mut decoder = Decoder::new(isa, table, *strips, bytes)?;
+    decoder.advance(strips.steps(), out, strips.strip.min(strips.symbols))?;
+    decoder.finish()
 }
 
 fn check_count(strips: &Strips, given: usize) -> Result<(), Error> {

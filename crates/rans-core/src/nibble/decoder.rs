@@ -1,0 +1,239 @@
+//! A stream to symbols, a few steps at a time.
+
+use super::{DecodeTable, GROUP, LOW, MAX_LANES, Strips, VERBATIM};
+#[cfg(target_arch = "x86_64")]
+use crate::arch;
+use crate::{Error, InstructionSet, Isa};
+
+/// Most bytes that a step can take: one a lane.
+const MOST_A_STEP: usize = MAX_LANES;
+
+/// Decodes a stream in pieces of whole steps, so that a caller can use the symbols while they are in cache.
+///
+/// The end of a stream and streams of a single symbol are nothing special: [`Self::advance`] until
+/// [`Strips::steps`] steps are done, then [`Self::finish`].
+#[derive(Clone, Debug)]
+pub struct Decoder<'a> {
+    isa: Isa,
+    table: &'a DecodeTable,
+    strips: Strips,
+    bytes: &'a [u8],
+    at: usize,
+    step: usize,
+    state: [u16; MAX_LANES],
+}
+
+impl<'a> Decoder<'a> {
+    /// Reads the start states. Errors: [`Error::Truncated`], [`Error::StateBelowBound`], [`Error::TrailingBytes`].
+    pub fn new(isa: Isa, table: &'a DecodeTable, strips: Strips, bytes: &'a [u8]) -> Result<Self, Error> {
+        let mut state = [LOW as u16; MAX_LANES];
+        let mut at = 0;
+        if table.single.is_none() && strips.symbols > 0 {
+            at = 2 * strips.lanes;
+            let head = bytes.get(..at).ok_or(Error::Truncated { at: bytes.len() })?;
+            for (x, pair) in state.iter_mut().zip(head.as_chunks::<2>().0) {
+                *x = u16::from_le_bytes(*pair);
+            }
+            if let Some(lane) = state[..strips.lanes].iter().position(|&x| u32::from(x) < LOW) {
+                return Err(Error::StateBelowBound { lane });
+            }
+        } else if !bytes.is_empty() {
+            return Err(Error::TrailingBytes { left: bytes.len() });
+        }
+        Ok(Self { isa, table, strips, bytes, at, step: 0, state })
+    }
+
+    /// Steps that are done.
+    pub fn step(&self) -> usize {
+        self.step
+    }
+
+    /// Decodes the next `steps` steps: the symbols of strip g, 64 a step until its end, go to `out[g * pitch..]`.
+    ///
+    /// Errors: [`Error::Truncated`]; [`Error::Layout`] if `out` is too short, or if there are not so many steps.
+    pub fn advance(&mut self, steps: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
+        let end = self.step.saturating_add(steps);
+        if end > self.strips.steps() {
+            return Err(Error::Layout { holds: self.strips.steps(), given: end });
+        }
+        let reach = |group: usize| {
+            let len = self.len(group).min(end * GROUP).saturating_sub(self.step * GROUP);
+            if len > 0 { group.saturating_mul(pitch).saturating_add(len) } else { 0 }
+        };
+        let needed = (0..self.groups()).map(reach).max().unwrap_or(0);
+        if needed > out.len() {
+            return Err(Error::Layout { holds: needed, given: out.len() });
+        }
+        let mut done = 0;
+        while self.step < end {
+            let out = beyond(out, done * GROUP);
+            let (groups, even) = self.even();
+            let even = even.min(end - self.step);
+            let now = if even > 0 {
+                self.full(groups, even, out, pitch)?;
+                even
+            } else {
+                // where strips end differently, one step at a time
+                if groups > 0 {
+                    self.full(groups, 1, out, pitch)?;
+                }
+                (groups..self.groups()).try_for_each(|group| self.partial(group, out, pitch))?;
+                1
+            };
+            (self.step, done) = (self.step + now, done + now);
+        }
+        Ok(())
+    }
+
+    fn groups(&self) -> usize {
+        self.strips.lanes / GROUP
+    }
+
+    /// Symbols of a strip.
+    fn len(&self, group: usize) -> usize {
+        let (start, end) = self.strips.span(group);
+        end - start
+    }
+
+    /// The leading groups of which every lane codes a symbol in this step, and for how many steps the other groups are
+    /// at their end and these go on.
+    fn even(&self) -> (usize, usize) {
+        let left = |group: usize| {
+            let coded = if self.table.single.is_some() { 0 } else { VERBATIM };
+            (self.len(group) / GROUP).saturating_sub(coded).saturating_sub(self.step)
+        };
+        let groups = (0..self.groups()).take_while(|&g| left(g) > 0).count();
+        let rest = groups < self.groups() && self.len(groups) > self.step * GROUP;
+        if groups == 0 || rest { (groups, 0) } else { (groups, left(groups - 1)) }
+    }
+
+    /// Steps in which every lane of these groups codes a symbol.
+    fn full(&mut self, groups: usize, steps: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
+        if let Some(symbol) = self.table.single {
+            (0..groups).for_each(|g| out[g * pitch..][..steps * GROUP].fill(symbol));
+            return Ok(());
+        }
+        let state = &mut self.state[..groups * GROUP];
+        let mut done = nibble_steps(self.isa, self.table, state, self.bytes, &mut self.at, steps, out, pitch);
+        if done < steps {
+            // fast paths read ahead: the last bytes get zeros behind them, enough for one step more than there is
+            let mut tail = [0; 2 * MOST_A_STEP];
+            let left = &self.bytes[self.at..];
+            tail[..left.len()].copy_from_slice(left);
+            let mut at = 0;
+            let out = beyond(out, done * GROUP);
+            done += nibble_steps(self.isa, self.table, state, &tail, &mut at, steps - done, out, pitch);
+            self.at += at;
+        }
+        if self.at > self.bytes.len() || done < steps {
+            return Err(Error::Truncated { at: self.bytes.len() });
+        }
+        Ok(())
+    }
+
+    /// One step of a group some of whose lanes are at their end.
+    fn partial(&mut self, group: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
+        let len = self.len(group);
+        let first = (self.step * GROUP).min(len);
+        let out = beyond(out, group * pitch);
+        for (i, out) in out.iter_mut().enumerate().take((len - first).min(GROUP)) {
+            let lane = group * GROUP + i;
+            let x = u32::from(self.state[lane]);
+            *out = match (self.table.single, self.strips.verbatim(lane, len - first - i)) {
+                (Some(symbol), _) => symbol,
+                (_, Some(place)) => (x >> (4 * place)) as u8 & 15,
+                _ => pull(self.table, &mut self.state[lane], self.bytes, &mut self.at)?,
+            };
+        }
+        Ok(())
+    }
+
+    /// Checks that every lane ended in a start state and no byte is left.
+    ///
+    /// Errors: [`Error::Layout`] if steps are left, [`Error::EndState`], [`Error::TrailingBytes`].
+    pub fn finish(self) -> Result<(), Error> {
+        if self.step < self.strips.steps() {
+            return Err(Error::Layout { holds: self.strips.steps(), given: self.step });
+        }
+        for (lane, &x) in self.state[..self.strips.lanes].iter().enumerate() {
+            let carried = if self.table.single.is_some() { 0 } else { VERBATIM.min(self.strips.count(lane)) };
+            if u32::from(x) >> (4 * carried) != LOW >> (4 * carried) {
+                return Err(Error::EndState { lane });
+            }
+        }
+        match self.bytes.len() - self.at {
+            0 => Ok(()),
+            left => Err(Error::TrailingBytes { left }),
+        }
+    }
+}
+
+/// What lies from `at` on, if anything does.
+fn beyond(out: &mut [u8], at: usize) -> &mut [u8] {
+    let at = at.min(out.len());
+    &mut out[at..]
+}
+
+/// Decodes a symbol of a lane.
+#[inline]
+fn pull(table: &DecodeTable, state: &mut u16, bytes: &[u8], at: &mut usize) -> Result<u8, Error> {
+    let x = u32::from(*state);
+    let slot = (x & 0xff) as usize;
+    let symbol = table.symbol[slot];
+    let mut x = u32::from(table.freq[usize::from(symbol)]) * (x >> 8) + u32::from(table.rank[slot]);
+    if x < LOW {
+        let &byte = bytes.get(*at).ok_or(Error::Truncated { at: *at })?;
+        *at += 1;
+        x = x << 8 | u32::from(byte);
+    }
+    *state = x as u16;
+    Ok(symbol)
+}
+
+/// Decodes up to `steps` steps in which every lane codes a symbol; returns how many.
+///
+/// Stops before a step for which `bytes` may not hold enough: a byte a lane. `state` has 64 states a group; the
+/// symbols of group g go to `out[g * pitch..]`, which must have room for `64 * steps` of them.
+#[allow(clippy::too_many_arguments)] // one call site; a struct would only name them again
+fn nibble_steps(
+    isa: Isa,
+    table: &DecodeTable,
+    state: &mut [u16],
+    bytes: &[u8],
+    at: &mut usize,
+    steps: usize,
+    out: &mut [u8],
+    pitch: usize,
+) -> usize {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => {
+            arch::avx512::nibble::decode(isa, table, state, bytes, at, steps, out, pitch)
+        }
+        _ => scalar_steps(table, state, bytes, at, steps, out, pitch),
+    }
+}
+
+/// The reference of all fast paths.
+fn scalar_steps(
+    table: &DecodeTable,
+    state: &mut [u16],
+    bytes: &[u8],
+    at: &mut usize,
+    steps: usize,
+    out: &mut [u8],
+    pitch: usize,
+) -> usize {
+    for step in 0..steps {
+        if bytes.len() - *at < state.len() {
+            return step;
+        }
+        for (group, lanes) in state.chunks_exact_mut(GROUP).enumerate() {
+            for (x, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
+                // cannot fail: a byte for each lane is there
+                *out = pull(table, x, bytes, at).unwrap_or(0);
+            }
+        }
+    }
+    steps
+}
