@@ -108,6 +108,13 @@ impl Strips {
         let (start, end) = self.span(lane / GROUP);
         (end - start).saturating_sub(lane % GROUP).div_ceil(GROUP)
     }
+
+    /// The lanes of a group in two runs, within each of which all code the same number of symbols; and that number.
+    fn counts(&self, group: usize) -> [(Range<usize>, usize); 2] {
+        let (start, end) = self.span(group);
+        let (whole, more) = ((end - start) / GROUP, (end - start) % GROUP);
+        [(0..more, whole + 1), (more..GROUP, whole)]
+    }
 }
 
 /// Bytes that [`encode`] can need at most: all states, and one byte a symbol.
@@ -158,21 +165,33 @@ impl EncodeTable {
     }
 }
 
-/// What the decoder looks up: symbol and rank of each slot, and the frequencies.
+/// What the decoder looks up: a byte a slot, and the frequencies.
+///
+/// Spread slots lie near where they would lie if all were evenly spaced, so the rank of slot k is almost
+/// `freq * k >> 8`. Slot k of symbol s has `(k + 1/2) / 256 = (rank + 1/2) / freq` up to the rounding of the fifteen
+/// other symbols, half a slot each: the difference is less than 8 and fits in four bits beside the symbol. Then
+/// `freq * (x >> 8) + rank` is `(freq * x >> 8) + difference`: one look-up of one byte does it all, and the product is
+/// what SIMD units have as the high half of a 16-bit multiplication.
 #[derive(Clone, Debug)]
 pub struct DecodeTable {
-    pub(crate) symbol: [u8; 256],
-    pub(crate) rank: [u8; 256],
+    /// Symbol in the low half, difference in the high half (signed).
+    pub(crate) slot: [u8; 256],
     pub(crate) freq: [u16; 16],
+    /// Whether the entries repeat after 128, as they do if all frequencies are even.
+    pub(crate) even: bool,
     single: Option<u8>,
 }
 
 impl DecodeTable {
     /// The table of these frequencies.
     pub fn new(freqs: &Frequencies) -> Self {
-        let (mut symbol, mut rank) = ([0; 256], [0; 256]);
-        spread(freqs, |k, s, r| (symbol[k], rank[k]) = (s as u8, r as u8));
-        Self { symbol, rank, freq: *freqs.as_array(), single: freqs.single() }
+        let freq = *freqs.as_array();
+        let mut slot = [0; 256];
+        spread(freqs, |k, s, rank| {
+            let difference = i32::from(rank) - ((i32::from(freq[s]) * k as i32) >> 8);
+            slot[k] = (difference << 4) as u8 | s as u8;
+        });
+        Self { slot, freq, even: slot[..128] == slot[128..], single: freqs.single() }
     }
 }
 

@@ -93,10 +93,9 @@ fn dispatch(
     out: &mut [u8],
     pitch: usize,
 ) -> usize {
-    let wide = table.freq.iter().any(|&f| f > 127);
     macro_rules! run {
         ($($v:literal)*) => {
-            match (state.len() / GROUP, wide) {
+            match (state.len() / GROUP, table.even) {
                 $(($v, false) => run::<$v, false>(table, state, bytes, at, steps, out, pitch),
                 ($v, true) => run::<$v, true>(table, state, bytes, at, steps, out, pitch),)*
                 _ => 0,
@@ -109,40 +108,29 @@ fn dispatch(
 /// The tables in registers.
 #[derive(Clone, Copy)]
 struct Tables {
-    symbol: [__m512i; 4],
-    rank: [__m512i; 4],
+    slot: [__m512i; 4],
     freq: __m512i,
-    low: __m512i,
-    high: __m512i,
 }
 
 impl Tables {
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn new(table: &DecodeTable) -> Self {
-        let quarters = |all: &[u8; 256]| {
-            let (chunks, _) = all.as_chunks::<64>();
-            [load(&chunks[0]), load(&chunks[1]), load(&chunks[2]), load(&chunks[3])]
-        };
-        let mut freq = Bytes64([0; 64]);
-        for (i, f) in freq.0.iter_mut().enumerate() {
-            *f = table.freq[i % 16] as u8;
-        }
-        Self {
-            symbol: quarters(&table.symbol),
-            rank: quarters(&table.rank),
-            freq: load(&freq.0),
-            low: load(&INDEX[LOW].0),
-            high: load(&INDEX[HIGH].0),
-        }
+        let (slot, _) = table.slot.as_chunks::<64>();
+        let freq = Bytes64(core::array::from_fn(|i| table.freq[i % 16] as u8));
+        Self { slot: [load(&slot[0]), load(&slot[1]), load(&slot[2]), load(&slot[3])], freq: load(&freq.0) }
     }
 
-    /// Looks 64 slots up in a table of 256 bytes.
+    /// The entries of 64 slots.
     #[inline]
-    #[target_feature(enable = "avx512f,avx512vbmi")]
-    fn look_up(table: &[__m512i; 4], slots: __m512i, above: __mmask64) -> __m512i {
-        let half = _mm512_mask2_permutex2var_epi8(table[2], slots, above, table[3]);
-        _mm512_mask2_permutex2var_epi8(table[0], half, !above, table[1])
+    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+    fn look_up<const EVEN: bool>(&self, slots: __m512i) -> __m512i {
+        let [a, b, c, d] = self.slot;
+        let below = _mm512_permutex2var_epi8(a, slots, b);
+        if EVEN {
+            return below;
+        }
+        _mm512_mask_mov_epi8(below, _mm512_movepi8_mask(slots), _mm512_permutex2var_epi8(c, slots, d))
     }
 }
 
@@ -153,9 +141,9 @@ fn blend(mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
     _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
 }
 
-/// `V` groups of lanes. `WIDE`: a frequency is above 127, the most that the signed factor of `vpmaddubsw` can be.
+/// `V` groups of lanes. `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
-fn run<const V: usize, const WIDE: bool>(
+fn run<const V: usize, const EVEN: bool>(
     table: &DecodeTable,
     state: &mut [u16],
     bytes: &[u8],
@@ -191,7 +179,7 @@ fn run<const V: usize, const WIDE: bool>(
             }
             // SAFETY: the vectors before this one took at most 64 bytes each, so 64 are left of the `V * 64`
             let refill = unsafe { _mm512_loadu_si512(next.cast()) };
-            let (symbols, taken) = step::<WIDE>(&tables, &mut lo[v], &mut hi[v], refill);
+            let (symbols, taken) = step::<EVEN>(&tables, &mut lo[v], &mut hi[v], refill);
             // SAFETY: at most as many as were loaded
             next = unsafe { next.add(taken) };
             // SAFETY: v * pitch + 64 * done + 64 is within `out`, as asserted above
@@ -217,28 +205,25 @@ fn run<const V: usize, const WIDE: bool>(
 /// Decodes a symbol of each of 64 lanes; returns them and how many bytes of `refill` were taken.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
-fn step<const WIDE: bool>(
+fn step<const EVEN: bool>(
     t: &Tables,
     lo: &mut __m512i,
     hi: &mut __m512i,
     refill: __m512i,
 ) -> (__m512i, usize) {
-    let above = _mm512_movepi8_mask(*lo); // slots 128..256
-    let symbol = Tables::look_up(&t.symbol, *lo, above);
-    let rank = Tables::look_up(&t.rank, *lo, above);
+    let entry = t.look_up::<EVEN>(*lo);
+    let symbol = _mm512_and_si512(entry, _mm512_set1_epi8(15));
     let freq = _mm512_shuffle_epi8(t.freq, symbol);
-    // x = freq * hi + rank in words, of the even lanes and of the odd ones: each word of the one factor holds hi and
-    // rank of its lane, of the other freq and 1
-    let (ones, mask) = (_mm512_set1_epi8(1), _mm512_set1_epi16(0xff));
-    let swapped = _mm512_shldi_epi16::<8>(rank, rank);
-    let even = _mm512_maddubs_epi16(blend(mask, *hi, swapped), blend(mask, freq, ones));
-    let odd = _mm512_maddubs_epi16(blend(mask, swapped, *hi), blend(mask, ones, freq));
-    let x_lo = _mm512_permutex2var_epi8(even, t.low, odd);
-    let mut x_hi = _mm512_permutex2var_epi8(even, t.high, odd);
-    if WIDE {
-        // the signed factor was freq - 256, so the product lacks hi << 8
-        x_hi = _mm512_mask_add_epi8(x_hi, _mm512_movepi8_mask(freq), x_hi, *hi);
-    }
+    // x = (freq * x >> 8) + difference in words, of the even lanes and of the odd ones
+    let mask = _mm512_set1_epi16(0xff);
+    let even = blend(mask, *lo, _mm512_slli_epi16::<8>(*hi));
+    let odd = blend(mask, _mm512_srli_epi16::<8>(*lo), *hi);
+    let even = _mm512_mulhi_epu16(even, _mm512_slli_epi16::<8>(freq));
+    let odd = _mm512_mulhi_epu16(odd, _mm512_andnot_si512(mask, freq));
+    let even = _mm512_add_epi16(even, _mm512_srai_epi16::<12>(_mm512_slli_epi16::<8>(entry)));
+    let odd = _mm512_add_epi16(odd, _mm512_srai_epi16::<12>(entry));
+    let x_lo = blend(mask, even, _mm512_slli_epi16::<8>(odd));
+    let x_hi = blend(mask, _mm512_srli_epi16::<8>(even), odd);
     // lanes below 256 take the next bytes of the stream, in lane order
     let need = _mm512_testn_epi8_mask(x_hi, x_hi);
     *hi = _mm512_mask_mov_epi8(x_hi, need, x_lo);
