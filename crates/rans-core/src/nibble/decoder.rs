@@ -220,9 +220,7 @@ fn nibble_steps(
 ) -> usize {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => {
-            arch::avx512::nibble::decode(isa, table, state, bytes, at, steps, out, pitch)
-        }
+        InstructionSet::Avx512 => arch::avx512::decode(isa, table, state, bytes, at, steps, out, pitch),
         _ => scalar_steps(table, state, bytes, at, steps, out, pitch),
     }
 }

@@ -23,7 +23,7 @@ mod decoder;
 mod encoder;
 
 pub use decoder::Decoder;
-pub use encoder::encode;
+pub use encoder::{encode, encode_with};
 
 /// Lanes in a group, which work on one strip.
 pub const GROUP: usize = 64;
@@ -90,25 +90,6 @@ impl Strips {
         (start, start.saturating_add(self.strip).min(self.symbols))
     }
 
-    /// The symbols that a group of lanes codes in a step, and where the group's strip ends.
-    fn at(&self, step: usize, group: usize) -> (Range<usize>, usize) {
-        let (start, end) = self.span(group);
-        let start = start.saturating_add(step * GROUP).min(end);
-        (start..end.min(start + GROUP), end)
-    }
-
-    /// Which verbatim place a symbol takes that lies `left` symbols before the end of its strip; `None` if coded.
-    fn verbatim(&self, lane: usize, left: usize) -> Option<usize> {
-        let left = left.div_ceil(GROUP); // symbols of this lane, this one included
-        if left > VERBATIM { None } else { Some(VERBATIM.min(self.count(lane)) - left) }
-    }
-
-    /// Symbols that a lane codes in total.
-    fn count(&self, lane: usize) -> usize {
-        let (start, end) = self.span(lane / GROUP);
-        (end - start).saturating_sub(lane % GROUP).div_ceil(GROUP)
-    }
-
     /// The lanes of a group in two runs, within each of which all code the same number of symbols; and that number.
     fn counts(&self, group: usize) -> [(Range<usize>, usize); 2] {
         let (start, end) = self.span(group);
@@ -145,9 +126,11 @@ fn spread(freqs: &Frequencies, mut each: impl FnMut(usize, usize, u16)) {
 /// What the encoder looks up: the slot of each rank of each symbol.
 #[derive(Clone, Debug)]
 pub struct EncodeTable {
-    freq: [u16; 16],
-    first: [u16; 16],
-    slot: [u8; 256],
+    pub(crate) freq: [u16; 16],
+    pub(crate) first: [u16; 16],
+    pub(crate) slot: [u8; 256],
+    /// Whether a byte is no symbol or one without a frequency.
+    pub(crate) absent: [bool; 256],
     single: Option<u8>,
 }
 
@@ -161,7 +144,8 @@ impl EncodeTable {
         }
         let mut slot = [0; 256];
         spread(freqs, |k, s, rank| slot[usize::from(first[s] + rank)] = k as u8);
-        Self { freq, first, slot, single: freqs.single() }
+        let absent = core::array::from_fn(|s| freq.get(s).is_none_or(|&f| f == 0));
+        Self { freq, first, slot, absent, single: freqs.single() }
     }
 }
 

@@ -8,7 +8,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{Bytes64, load};
+use super::{Bytes64, blend, load, look_up, planes, quarters, states};
 use crate::nibble::{DecodeTable, GROUP};
 use crate::{InstructionSet, Isa};
 
@@ -16,35 +16,6 @@ use crate::{InstructionSet, Isa};
 const MOST: usize = 8;
 /// How far ahead the stream is fetched: load addresses depend on decoded data, which stops the hardware's prefetch.
 const AHEAD: usize = 2048;
-
-/// Index vectors for two vectors of words: their low bytes, their high bytes (in lane order); and back.
-static INDEX: [Bytes64; 6] = {
-    let mut all = [const { Bytes64([0; 64]) }; 6];
-    let mut i = 0;
-    while i < 64 {
-        let (pair, odd) = (i as u8 & !1, i as u8 & 1);
-        all[LOW].0[i] = pair + 64 * odd;
-        all[HIGH].0[i] = pair + 64 * odd + 1;
-        all[FIRST].0[i] = 2 * i as u8;
-        all[SECOND].0[i] = 2 * i as u8 + 1;
-        all[WORDS_BELOW].0[i] = i as u8 / 2 + 64 * odd;
-        all[WORDS_ABOVE].0[i] = i as u8 / 2 + 32 + 64 * odd;
-        i += 1;
-    }
-    all
-};
-/// Low bytes of even and odd words, interleaved.
-const LOW: usize = 0;
-/// High bytes of even and odd words, interleaved.
-const HIGH: usize = 1;
-/// First bytes of all words of two vectors.
-const FIRST: usize = 2;
-/// Second bytes of all words of two vectors.
-const SECOND: usize = 3;
-/// Words of lanes 0..32 from two planes.
-const WORDS_BELOW: usize = 4;
-/// Words of lanes 32..64 from two planes.
-const WORDS_ABOVE: usize = 5;
 
 /// See the contract in `nibble::decoder`.
 #[allow(clippy::too_many_arguments)]
@@ -112,35 +83,6 @@ struct Tables {
     freq: __m512i,
 }
 
-impl Tables {
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    fn new(table: &DecodeTable) -> Self {
-        let (slot, _) = table.slot.as_chunks::<64>();
-        let freq = Bytes64(core::array::from_fn(|i| table.freq[i % 16] as u8));
-        Self { slot: [load(&slot[0]), load(&slot[1]), load(&slot[2]), load(&slot[3])], freq: load(&freq.0) }
-    }
-
-    /// The entries of 64 slots.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-    fn look_up<const EVEN: bool>(&self, slots: __m512i) -> __m512i {
-        let [a, b, c, d] = self.slot;
-        let below = _mm512_permutex2var_epi8(a, slots, b);
-        if EVEN {
-            return below;
-        }
-        _mm512_mask_mov_epi8(below, _mm512_movepi8_mask(slots), _mm512_permutex2var_epi8(c, slots, d))
-    }
-}
-
-/// `mask ? a : b`, bit by bit.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn blend(mask: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    _mm512_ternarylogic_epi32::<0xca>(mask, a, b)
-}
-
 /// `V` groups of lanes. `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
 fn run<const V: usize, const EVEN: bool>(
@@ -154,16 +96,12 @@ fn run<const V: usize, const EVEN: bool>(
 ) -> usize {
     assert!(state.len() == V * GROUP && *at <= bytes.len());
     assert!(steps.checked_mul(GROUP).is_some_and(|n| (V - 1) * pitch + n <= out.len()));
-    let tables = Tables::new(table);
+    let freq = Bytes64(core::array::from_fn(|i| table.freq[i % 16] as u8));
+    let tables = Tables { slot: quarters(&table.slot), freq: load(&freq.0) };
     let (mut lo, mut hi) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
+    let (groups, _) = state.as_chunks_mut::<GROUP>();
     for v in 0..V {
-        // SAFETY: `state` has 64 words for each v
-        let (a, b) = unsafe {
-            let words = state.as_ptr().add(v * GROUP);
-            (_mm512_loadu_si512(words.cast()), _mm512_loadu_si512(words.add(32).cast()))
-        };
-        lo[v] = _mm512_permutex2var_epi8(a, load(&INDEX[FIRST].0), b);
-        hi[v] = _mm512_permutex2var_epi8(a, load(&INDEX[SECOND].0), b);
+        (lo[v], hi[v]) = planes(&groups[v]);
     }
     let mut done = 0;
     let mut to = out.as_mut_ptr();
@@ -190,14 +128,7 @@ fn run<const V: usize, const EVEN: bool>(
     }
     *at = next.addr() - bytes.as_ptr().addr();
     for v in 0..V {
-        // SAFETY: `state` has 64 words for each v
-        unsafe {
-            let words = state.as_mut_ptr().add(v * GROUP);
-            let below = _mm512_permutex2var_epi8(lo[v], load(&INDEX[WORDS_BELOW].0), hi[v]);
-            let above = _mm512_permutex2var_epi8(lo[v], load(&INDEX[WORDS_ABOVE].0), hi[v]);
-            _mm512_storeu_si512(words.cast(), below);
-            _mm512_storeu_si512(words.add(32).cast(), above);
-        }
+        groups[v] = states(lo[v], hi[v]);
     }
     done
 }
@@ -211,7 +142,8 @@ fn step<const EVEN: bool>(
     hi: &mut __m512i,
     refill: __m512i,
 ) -> (__m512i, usize) {
-    let entry = t.look_up::<EVEN>(*lo);
+    let entry =
+        if EVEN { _mm512_permutex2var_epi8(t.slot[0], *lo, t.slot[1]) } else { look_up(&t.slot, *lo) };
     let symbol = _mm512_and_si512(entry, _mm512_set1_epi8(15));
     let freq = _mm512_shuffle_epi8(t.freq, symbol);
     // x = (freq * x >> 8) + difference in words, of the even lanes and of the odd ones
