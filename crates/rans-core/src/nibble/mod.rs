@@ -36,6 +36,21 @@ const LOW: u32 = 1 << 8;
 /// Frequencies of 16 symbols that sum to 256.
 pub type Frequencies = crate::Frequencies<16, 256>;
 
+/// Most that [`fast_frequencies`] may cost: a 1,024th of the code length.
+const SPEED_WORTH: u128 = 1024;
+
+/// Frequencies that are all even, if that lengthens the code by less than 0.1 %; else the best.
+///
+/// Tables of even frequencies repeat after 128 slots, and SIMD decoders then look up one half: 15-20 % faster with
+/// AVX-512, more with AVX2. Typically it costs 0.03 %. Error: [`Error::NoSymbols`].
+pub fn fast_frequencies(counts: &[u64; 16]) -> Result<Frequencies, Error> {
+    let best = Frequencies::from_counts(counts)?;
+    let halves = crate::Frequencies::<16, 128>::from_counts(counts)?;
+    let even = Frequencies::new(halves.as_array().map(|f| 2 * f))?;
+    let (least, length) = (best.code_length(counts), even.code_length(counts));
+    Ok(if length - least <= least / SPEED_WORTH { even } else { best })
+}
+
 /// Which lane codes which symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strips {
