@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use constriction::stream::Decode;
 use constriction::stream::model::{
     SmallContiguousCategoricalEntropyModel, SmallContiguousLookupDecoderModel,
 };
 use constriction::stream::stack::SmallAnsCoder;
-use constriction::stream::Decode;
 use ecq_benches::{gaussian_nibbles, uniform_nibbles};
 use rans_core::{InstructionSet, Isa, nibble};
 

@@ -186,14 +186,18 @@ fn beyond(out: &mut [u8], at: usize) -> &mut [u8] {
     &mut out[at..]
 }
 
-/// Decodes a symbol of a lane.
-#[inline]
-fn pull(table: &DecodeTable, state: &mut u16, bytes: &[u8], at: &mut usize) -> Result<u8, Error> {
-    let x = u32::from(*state);
-    let entry = table.slot[(x & 0xff) as usize];
+/// Decodes a symbol of a lane; returns it with the state before the refill.
+#[inline(always)]
+fn symbol(table: &DecodeTable, state: u16) -> (u8, u32) {
+    let entry = table.slot[usize::from(state as u8)];
     let symbol = entry & 15;
     let freq = u32::from(table.freq[usize::from(symbol)]);
-    let mut x = ((freq * x) >> 8).wrapping_add_signed(i32::from(entry as i8 >> 4));
+    (symbol, ((freq * u32::from(state)) >> 8).wrapping_add_signed(i32::from(entry as i8 >> 4)))
+}
+
+/// [`symbol`], and the refill. Error: [`Error::Truncated`].
+fn pull(table: &DecodeTable, state: &mut u16, bytes: &[u8], at: &mut usize) -> Result<u8, Error> {
+    let (symbol, mut x) = symbol(table, *state);
     if x < LOW {
         let &byte = bytes.get(*at).ok_or(Error::Truncated { at: *at })?;
         *at += 1;
@@ -239,12 +243,18 @@ fn scalar_steps(
         if bytes.len() - *at < state.len() {
             return step;
         }
+        let mut next = *at;
         for (group, lanes) in state.chunks_exact_mut(GROUP).enumerate() {
-            for (x, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
-                // cannot fail: a byte for each lane is there
-                *out = pull(table, x, bytes, at).unwrap_or(0);
+            for (state, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
+                let (symbol, x) = symbol(table, *state);
+                *out = symbol;
+                // every other lane or so refills: a branch would be mispredicted all the time
+                let (refill, byte) = (x < LOW, u32::from(bytes[next]));
+                *state = core::hint::select_unpredictable(refill, x << 8 | byte, x) as u16;
+                next += usize::from(refill);
             }
         }
+        *at = next;
     }
     steps
 }

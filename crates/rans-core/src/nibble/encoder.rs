@@ -180,16 +180,24 @@ fn push_all(
     refill: &mut [u8],
     at: &mut usize,
 ) -> Option<()> {
+    let mut next = *at;
     for (state, &symbol) in state.iter_mut().zip(symbols).rev() {
-        let s = usize::from(symbol);
-        let (f, mut x) = (u32::from(table.freq[s]), u32::from(*state));
-        if x >= f << 8 {
-            *at = at.checked_sub(1)?;
-            refill[*at] = x as u8;
-            x >>= 8;
+        let s = usize::from(symbol & 15);
+        let (f, x) = (u32::from(table.freq[s]), u32::from(*state));
+        let full = x >= f << 8;
+        if next == 0 && full {
+            return None;
         }
-        let slot = table.slot[usize::from(table.first[s] + (x % f) as u16)];
-        *state = ((x / f) << 8) as u16 | u16::from(slot);
+        // every other lane or so is full: a branch would be mispredicted all the time
+        if let Some(below) = refill.get_mut(next.wrapping_sub(1)) {
+            *below = x as u8;
+        }
+        next -= usize::from(full);
+        let x = core::hint::select_unpredictable(full, x >> 8, x);
+        let q = ((u64::from(x) * u64::from(table.reciprocal[s])) >> 24) as u32;
+        let slot = table.slot[usize::from(table.first[s] as u8 + (x - q * f) as u8)];
+        *state = (q << 8) as u16 | u16::from(slot);
     }
+    *at = next;
     Some(())
 }

@@ -144,6 +144,8 @@ pub struct EncodeTable {
     pub(crate) freq: [u16; 16],
     pub(crate) first: [u16; 16],
     pub(crate) slot: [u8; 256],
+    /// `ceil(2^24 / freq)`: `x * reciprocal >> 24` is `x / freq` for all x below 2^16, as `x * freq` is below 2^24.
+    reciprocal: [u32; 16],
     /// Whether a byte is no symbol or one without a frequency.
     pub(crate) absent: [bool; 256],
     single: Option<u8>,
@@ -160,7 +162,8 @@ impl EncodeTable {
         let mut slot = [0; 256];
         spread(freqs, |k, s, rank| slot[usize::from(first[s] + rank)] = k as u8);
         let absent = core::array::from_fn(|s| freq.get(s).is_none_or(|&f| f == 0));
-        Self { freq, first, slot, absent, single: freqs.single() }
+        let reciprocal = freq.map(|f| (1u32 << 24).div_ceil(u32::from(f).max(1)));
+        Self { freq, first, slot, reciprocal, absent, single: freqs.single() }
     }
 }
 
