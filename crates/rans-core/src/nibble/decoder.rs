@@ -207,6 +207,8 @@ fn nibble_steps(
 ) -> usize {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
+        #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => {
             arch::avx512::nibble::decode(isa, table, state, bytes, at, steps, out, pitch)
         }
