@@ -192,7 +192,7 @@ fn symbol(table: &DecodeTable, state: u16) -> (u8, u32) {
     let entry = table.slot[usize::from(state as u8)];
     let symbol = entry & 15;
     let freq = u32::from(table.freq[usize::from(symbol)]);
-    (symbol, ((freq * u32::from(state)) >> 8).wrapping_add_signed(i32::from(entry as i8 >> 4)))
+    (symbol, ((freq * u32::from(state)) >> 8).wrapping_add_signed(-i32::from(entry as i8 >> 4)))
 }
 
 /// [`symbol`], and the refill. Error: [`Error::Truncated`].
@@ -223,6 +223,8 @@ fn nibble_steps(
     pitch: usize,
 ) -> usize {
     match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => arch::avx512::decode(isa, table, state, bytes, at, steps, out, pitch),
         _ => scalar_steps(table, state, bytes, at, steps, out, pitch),

@@ -169,14 +169,16 @@ impl EncodeTable {
 
 /// What the decoder looks up: a byte a slot, and the frequencies.
 ///
-/// Spread slots lie near where they would lie if all were evenly spaced, so the rank of slot k is almost
-/// `freq * k >> 8`. Slot k of symbol s has `(k + 1/2) / 256 = (rank + 1/2) / freq` up to the rounding of the fifteen
-/// other symbols, half a slot each: the difference is less than 8 and fits in four bits beside the symbol. Then
-/// `freq * (x >> 8) + rank` is `(freq * x >> 8) + difference`: one look-up of one byte does it all, and the product is
-/// what SIMD units have as the high half of a 16-bit multiplication.
+/// Slots are spread, so the rank of slot k is almost `freq * k >> 8`, and what that is too much fits in four bits beside
+/// the symbol. Then `freq * (x >> 8) + rank` is `(freq * x >> 8) - correction`: one look-up of one byte does it all, and
+/// the product is what SIMD units have as the high half of a 16-bit multiplication.
+///
+/// Why four bits: where symbol s has reached rank + 1/2 = freq * t, each of at most 15 others has reached its own
+/// freq * t to within 1/2, so the slot is 256 t - 1/2 to within 7.5 and freq * slot / 256 is rank + 1/2 - freq / 512 to
+/// within 7.5 * freq / 256 < 7.5.
 #[derive(Clone, Debug)]
 pub struct DecodeTable {
-    /// Symbol in the low half, difference in the high half (signed).
+    /// Symbol in the low half, correction (-8..=7) in the high half.
     pub(crate) slot: [u8; 256],
     pub(crate) freq: [u16; 16],
     /// Whether the entries repeat after 128, as they do if all frequencies are even.
@@ -190,8 +192,8 @@ impl DecodeTable {
         let freq = *freqs.as_array();
         let mut slot = [0; 256];
         spread(freqs, |k, s, rank| {
-            let difference = i32::from(rank) - ((i32::from(freq[s]) * k as i32) >> 8);
-            slot[k] = (difference << 4) as u8 | s as u8;
+            let correction = ((i32::from(freq[s]) * k as i32) >> 8) - i32::from(rank);
+            slot[k] = (correction << 4) as u8 | s as u8;
         });
         Self { slot, freq, even: slot[..128] == slot[128..], single: freqs.single() }
     }
@@ -221,4 +223,57 @@ pub fn decode_with(
 
 fn check_count(strips: &Strips, given: usize) -> Result<(), Error> {
     if given == strips.symbols { Ok(()) } else { Err(Error::Layout { holds: strips.symbols, given }) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    extern crate std;
+    use super::*;
+
+    /// The smallest and the largest correction of a table, which is checked slot by slot.
+    fn corrections(freqs: [u16; 16]) -> (i32, i32) {
+        let freqs = Frequencies::new(freqs).unwrap();
+        let table = DecodeTable::new(&freqs);
+        let mut seen = (0, 0);
+        spread(&freqs, |slot, symbol, rank| {
+            let correction = i32::from(table.slot[slot] as i8 >> 4);
+            assert_eq!(usize::from(table.slot[slot] & 15), symbol);
+            let product = (i32::from(freqs.as_array()[symbol]) * slot as i32) >> 8;
+            assert_eq!(product - correction, i32::from(rank), "{freqs:?} {slot}");
+            seen = (correction.min(seen.0), correction.max(seen.1));
+        });
+        seen
+    }
+
+    #[test]
+    fn corrections_fit_into_four_bits() {
+        let mut seen = (0, 0);
+        let mut check = |freqs| {
+            let (least, most) = corrections(freqs);
+            seen = (least.min(seen.0), most.max(seen.1));
+        };
+        // the worst by the proof: many rare symbols, and a frequent one before or behind them
+        for rare in 1..=15u16 {
+            for f in 1..=255 / rare {
+                for last in [false, true] {
+                    let mut freqs = [0; 16];
+                    (0..usize::from(rare)).for_each(|s| freqs[s + usize::from(!last)] = f);
+                    freqs[if last { usize::from(rare) } else { 0 }] = 256 - rare * f;
+                    check(freqs);
+                }
+            }
+        }
+        let mut x = 88172645463325252u64;
+        for _ in 0..2000 {
+            let mut freqs = [0; 16];
+            for _ in 0..256 {
+                x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let (a, b) = ((x >> 60) as usize, (x >> 33 & 15) as usize);
+                freqs[a.min(b & (x >> 40) as usize)] += 1;
+            }
+            check(freqs);
+        }
+        assert_eq!(seen, (-8, 7), "the bounds are met and not passed");
+    }
 }

@@ -146,14 +146,14 @@ fn step<const EVEN: bool>(
         if EVEN { _mm512_permutex2var_epi8(t.slot[0], *lo, t.slot[1]) } else { look_up(&t.slot, *lo) };
     let symbol = _mm512_and_si512(entry, _mm512_set1_epi8(15));
     let freq = _mm512_shuffle_epi8(t.freq, symbol);
-    // x = (freq * x >> 8) + difference in words, of the even lanes and of the odd ones
+    // x = (freq * x >> 8) - correction in words, of the even lanes and of the odd ones
     let mask = _mm512_set1_epi16(0xff);
     let even = blend(mask, *lo, _mm512_slli_epi16::<8>(*hi));
     let odd = blend(mask, _mm512_srli_epi16::<8>(*lo), *hi);
     let even = _mm512_mulhi_epu16(even, _mm512_slli_epi16::<8>(freq));
     let odd = _mm512_mulhi_epu16(odd, _mm512_andnot_si512(mask, freq));
-    let even = _mm512_add_epi16(even, _mm512_srai_epi16::<12>(_mm512_slli_epi16::<8>(entry)));
-    let odd = _mm512_add_epi16(odd, _mm512_srai_epi16::<12>(entry));
+    let even = _mm512_sub_epi16(even, _mm512_srai_epi16::<12>(_mm512_slli_epi16::<8>(entry)));
+    let odd = _mm512_sub_epi16(odd, _mm512_srai_epi16::<12>(entry));
     let x_lo = blend(mask, even, _mm512_slli_epi16::<8>(odd));
     let x_hi = blend(mask, _mm512_srli_epi16::<8>(even), odd);
     // lanes below 256 take the next bytes of the stream, in lane order

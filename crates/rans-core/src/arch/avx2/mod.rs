@@ -1,0 +1,3 @@
+//! AVX2 as Haswell and Excavator have it.
+
+pub(crate) mod nibble;

@@ -1,0 +1,202 @@
+//! The `nibble` codec, 32 lanes a vector.
+//!
+//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. A slot's entry (its symbol and a correction, see
+//! `nibble::DecodeTable`) is looked up by 16 `vpshufb`, or by 8 where frequencies are even. They leave a byte 0 where the index is
+//! negative, so four tables of 16, each given as its difference to the one before, are joined by exclusive or: the
+//! index of table k is the slot less 16 k. Blends choose among the results.
+#![allow(unsafe_code)]
+
+use core::arch::x86_64::*;
+
+use crate::arch::refill;
+use crate::nibble::{DecodeTable, GROUP, MAX_LANES};
+use crate::{InstructionSet, Isa};
+
+/// How far ahead the stream is fetched: load addresses depend on decoded data, which stops the hardware's prefetch.
+const AHEAD: usize = 2048;
+
+/// See the contract in `nibble::decoder`.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn decode(
+    isa: Isa,
+    table: &DecodeTable,
+    state: &mut [u16],
+    bytes: &[u8],
+    at: &mut usize,
+    steps: usize,
+    out: &mut [u8],
+    pitch: usize,
+) -> usize {
+    assert_eq!(isa.set(), InstructionSet::Avx2);
+    // SAFETY: an `Isa` is the proof that this CPU has the instructions
+    unsafe {
+        if table.even {
+            run::<true>(table, state, bytes, at, steps, out, pitch)
+        } else {
+            run::<false>(table, state, bytes, at, steps, out, pitch)
+        }
+    }
+}
+
+/// Byte planes of the states.
+#[repr(align(32))]
+struct Plane([u8; MAX_LANES]);
+
+/// `EVEN`: all frequencies are even.
+#[target_feature(enable = "avx2,popcnt,bmi2")]
+fn run<const EVEN: bool>(
+    table: &DecodeTable,
+    state: &mut [u16],
+    bytes: &[u8],
+    at: &mut usize,
+    steps: usize,
+    out: &mut [u8],
+    pitch: usize,
+) -> usize {
+    let groups = state.len() / GROUP;
+    assert!((1..=MAX_LANES / GROUP).contains(&groups) && *at <= bytes.len());
+    let last = (groups - 1).checked_mul(pitch);
+    assert!(last.zip(steps.checked_mul(GROUP)).is_some_and(|(a, b)| a.saturating_add(b) <= out.len()));
+    let tables = Tables::new(table);
+    let (mut lo, mut hi) = (Plane([0; MAX_LANES]), Plane([0; MAX_LANES]));
+    for ((x, lo), hi) in state.iter().zip(&mut lo.0).zip(&mut hi.0) {
+        (*lo, *hi) = (*x as u8, (*x >> 8) as u8);
+    }
+    let mut done = 0;
+    while done < steps && bytes.len() - *at >= groups * GROUP {
+        // SAFETY: `at` is at most the length
+        let mut next = unsafe { bytes.as_ptr().add(*at) };
+        for group in 0..groups {
+            // a line for every group is as much as it can take; a prefetch of any address is harmless
+            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(AHEAD).cast());
+            // SAFETY: both planes have 64 bytes for each of up to 16 groups; a byte for each lane of this group and
+            // the following ones is left of the stream; group * pitch + 64 * done + 64 is within `out`, as asserted
+            unsafe {
+                let (lo, hi) = (lo.0.as_mut_ptr().add(group * GROUP), hi.0.as_mut_ptr().add(group * GROUP));
+                let out = out.as_mut_ptr().add(group * pitch + done * GROUP);
+                next = step::<EVEN>(&tables, lo, hi, next, out);
+            }
+        }
+        *at = next.addr() - bytes.as_ptr().addr();
+        done += 1;
+    }
+    for ((x, lo), hi) in state.iter_mut().zip(&lo.0).zip(&hi.0) {
+        *x = u16::from(*hi) << 8 | u16::from(*lo);
+    }
+    done
+}
+
+/// What is looked up.
+struct Tables {
+    /// The entries, 16 slots each, in both halves; all but every fourth as the difference to the one before.
+    slot: [__m256i; 16],
+    /// Frequencies by symbol, in both halves.
+    freq: __m256i,
+}
+
+impl Tables {
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn new(table: &DecodeTable) -> Self {
+        let twice = |bytes: &[u8; 16]| {
+            // SAFETY: 16 bytes are there; the load need not be aligned
+            unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
+        };
+        let mut slot = [_mm256_setzero_si256(); 16];
+        let mut before = _mm256_setzero_si256();
+        for (k, bytes) in table.slot.as_chunks::<16>().0.iter().enumerate() {
+            let own = twice(bytes);
+            slot[k] = if k % 4 == 0 { own } else { _mm256_xor_si256(own, before) };
+            before = own;
+        }
+        Self { slot, freq: twice(&table.freq.map(|f| f as u8)) }
+    }
+
+    /// Looks 32 slots up in the table.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn look_up<const EVEN: bool>(&self, slots: __m256i) -> __m256i {
+        let first = _mm256_and_si256(slots, _mm256_set1_epi8(0x3f));
+        let second = _mm256_sub_epi8(first, _mm256_set1_epi8(16));
+        let third = _mm256_sub_epi8(first, _mm256_set1_epi8(32));
+        let fourth = _mm256_sub_epi8(first, _mm256_set1_epi8(48));
+        let quarter = |q: usize| {
+            let a = _mm256_shuffle_epi8(self.slot[4 * q], first);
+            let b = _mm256_shuffle_epi8(self.slot[4 * q + 1], second);
+            let c = _mm256_shuffle_epi8(self.slot[4 * q + 2], third);
+            let d = _mm256_shuffle_epi8(self.slot[4 * q + 3], fourth);
+            _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d))
+        };
+        let sixth_bit = _mm256_add_epi8(slots, slots); // where a blend looks for it
+        let below = _mm256_blendv_epi8(quarter(0), quarter(1), sixth_bit);
+        if EVEN {
+            return below;
+        }
+        let above = _mm256_blendv_epi8(quarter(2), quarter(3), sixth_bit);
+        _mm256_blendv_epi8(below, above, slots)
+    }
+}
+
+/// Decodes a symbol of each of the 64 lanes of a group; returns where the stream goes on.
+///
+/// # Safety
+/// `lo`, `hi` and `out` point to 64 bytes, the planes aligned for vectors; 64 bytes may be read at `next`.
+#[inline]
+#[target_feature(enable = "avx2,popcnt,bmi2")]
+unsafe fn step<const EVEN: bool>(
+    t: &Tables,
+    lo: *mut u8,
+    hi: *mut u8,
+    mut next: *const u8,
+    out: *mut u8,
+) -> *const u8 {
+    let zero = _mm256_setzero_si256();
+    for half in [0, 32] {
+        // SAFETY: as this function demands; the vectors before this one took at most a byte a lane
+        unsafe {
+            let (lo, hi) = (lo.add(half).cast(), hi.add(half).cast());
+            let (x_lo, x_hi, symbols) = product::<EVEN>(t, _mm256_load_si256(lo), _mm256_load_si256(hi));
+            _mm256_storeu_si256(out.add(half).cast(), symbols);
+            // lanes below 256 take the next bytes of the stream, in lane order
+            let need = _mm256_cmpeq_epi8(x_hi, zero);
+            let mask = _mm256_movemask_epi8(need) as u32;
+            let byte = |k: u32| (mask >> (8 * k) & 0xff) as usize;
+            let load = |at: *const u8| _mm_loadu_si128(at.cast());
+            let controls = |of: &[refill::Control; 256], k| {
+                let at = |k| _mm_load_si128(of[byte(k)].0.as_ptr().cast());
+                _mm256_set_m128i(at(k + 2), at(k))
+            };
+            let middle = next.add((mask & 0xffff).count_ones() as usize);
+            let stream = _mm256_set_m128i(load(middle), load(next));
+            let control = _mm256_add_epi8(controls(&refill::LOW, 0), controls(&refill::HIGH, 1));
+            let refill = _mm256_shuffle_epi8(stream, control);
+            next = next.add(mask.count_ones() as usize);
+            _mm256_store_si256(hi, _mm256_or_si256(x_hi, _mm256_and_si256(x_lo, need)));
+            _mm256_store_si256(lo, _mm256_or_si256(refill, _mm256_andnot_si256(need, x_lo)));
+        }
+    }
+    next
+}
+
+/// `freq * hi + rank` of 32 lanes, in byte planes, and their symbols.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn product<const EVEN: bool>(t: &Tables, lo: __m256i, hi: __m256i) -> (__m256i, __m256i, __m256i) {
+    let zero = _mm256_setzero_si256();
+    let entry = t.look_up::<EVEN>(lo);
+    let symbols = _mm256_and_si256(entry, _mm256_set1_epi8(15));
+    let freq = _mm256_shuffle_epi8(t.freq, symbols);
+    // in words: (freq << 8) * x >> 16 is freq * hi + (freq * slot >> 8), which the correction leads to the rank
+    let below = _mm256_sub_epi16(
+        _mm256_mulhi_epu16(_mm256_unpacklo_epi8(lo, hi), _mm256_unpacklo_epi8(zero, freq)),
+        _mm256_srai_epi16::<12>(_mm256_unpacklo_epi8(zero, entry)),
+    );
+    let above = _mm256_sub_epi16(
+        _mm256_mulhi_epu16(_mm256_unpackhi_epi8(lo, hi), _mm256_unpackhi_epi8(zero, freq)),
+        _mm256_srai_epi16::<12>(_mm256_unpackhi_epi8(zero, entry)),
+    );
+    let low = _mm256_set1_epi16(0xff);
+    let x_lo = _mm256_packus_epi16(_mm256_and_si256(below, low), _mm256_and_si256(above, low));
+    let x_hi = _mm256_packus_epi16(_mm256_srli_epi16::<8>(below), _mm256_srli_epi16::<8>(above));
+    (x_lo, x_hi, symbols)
+}
