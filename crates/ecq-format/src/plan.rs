@@ -144,7 +144,7 @@ impl Plan {
     }
 
     fn cost(total: u64, split: Split, counts: &[u64; 16], filler: u8, escapes: (u64, f64)) -> Option<Self> {
-        let freqs = nibble::Frequencies::from_counts(counts).ok()?;
+        let freqs = nibble::fast_frequencies(counts).ok()?;
         let coded = counts.iter().zip(freqs.as_array()).filter(|(c, _)| **c > 0);
         let nibble_bits: f64 = coded.map(|(&c, &f)| c as f64 * (256.0 / f64::from(f)).log2()).sum();
         let mut bits = nibble_bits + (u64::from(split.raw_bits) * total) as f64;
