@@ -1,5 +1,6 @@
 //! AVX-512 as Ice Lake and Zen 4 have it.
 
+pub(crate) mod byte;
 pub(crate) mod nibble;
 
 use core::arch::x86_64::*;
