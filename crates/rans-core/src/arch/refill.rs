@@ -55,3 +55,23 @@ pub(crate) static HIGH: [Control; 256] = {
     }
     all
 };
+
+/// For words: what brings the next words of a stream to 8 lanes.
+#[cfg(target_arch = "x86_64")]
+pub(crate) static WORDS: [Control; 256] = {
+    let mut all = [const { Control([NONE; 16]) }; 256];
+    let mut need = 0;
+    while need < 256 {
+        let own = taken(need);
+        let mut i = 0;
+        while i < 8 {
+            if own[i] != NONE {
+                all[need].0[2 * i] = 2 * own[i];
+                all[need].0[2 * i + 1] = 2 * own[i] + 1;
+            }
+            i += 1;
+        }
+        need += 1;
+    }
+    all
+};

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bytes;
 mod nibbles;
 
 use rans_core::{Frequencies, InstructionSet, Isa};
@@ -87,7 +88,7 @@ fn symbols<const N: usize, const TOTAL: u32>(
 /// A stream and its damaged relatives: cut anywhere, with bytes behind it, each byte changed (if `each`; else some),
 /// a low start state, and nothing but noise.
 fn damaged(stream: &[u8], head: usize, each: bool, random: &mut Random, mut check: impl FnMut(&[u8])) {
-    let cuts = stream.len().min(if each { usize::MAX } else { 40 });
+    let cuts = stream.len().min(if each { usize::MAX } else { 250 });
     for i in 0..cuts {
         let at = if each { i } else { random.below(stream.len()) };
         check(&stream[..at]);
