@@ -1,5 +1,7 @@
 //! Shared inputs of the benchmarks.
 
+pub mod tensor;
+
 /// Gaussian weights in groups of 32, quantized to absmax int4 (levels 1..=15), seeded.
 pub fn gaussian_nibbles(n: usize) -> Vec<u8> {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;
