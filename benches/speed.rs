@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use ecq_benches::tensor::{Gaussian, NAME, write};
-use ecq_cpu::{Isa, Matrix, Precision};
+use ecq_cpu::{Isa, Matrix, Packed, Precision};
 use ecq_format::directory::{Codec, Scales};
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::tile::TileParts;
@@ -61,6 +61,7 @@ fn main() {
         decode(&tensor);
         println!("  decode only {:6.2} G/s", weights / best(|| decode(&tensor)) / 1e9);
         let matrix = Matrix::new(&tensor).expect("sound scales");
+        let packed = Packed::new(&tensor).expect("a sound file");
         let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
         for precision in [Precision::Int8, Precision::F32] {
             for count in [1, 8, 64] {
@@ -69,8 +70,10 @@ fn main() {
                 let mut y = vec![0.0; rows * count];
                 let one = best(|| matrix.multiply_serial(&x, &mut y).expect("a sound file"));
                 let both = best(|| two.install(|| matrix.multiply(&x, &mut y)).expect("a sound file"));
-                let (one, both) = (weights / one / 1e9, weights / both / 1e9);
-                println!("  {precision:?} x {count:2}: {one:6.2} G/s, two threads {both:6.2} G/s");
+                let from_packed = best(|| packed.multiply_serial(&x, &mut y));
+                let [one, both, from_packed] = [one, both, from_packed].map(|s| weights / s / 1e9);
+                let bits = packed.bits();
+                println!("  {precision:?} x {count:2}: {one:6.2}, two threads {both:6.2}; int{bits} {from_packed:6.2}");
             }
         }
     }

@@ -5,12 +5,14 @@ mod activations;
 mod arch;
 mod join;
 mod matrix;
+mod packed;
 mod scaling;
 mod spread;
 mod tile;
 
 pub use activations::{Activations, Precision};
 pub use matrix::Matrix;
+pub use packed::Packed;
 pub use rans_core::{InstructionSet, Isa};
 
 /// Columns that kernels take at once.

@@ -6,7 +6,7 @@ mod common;
 mod reference;
 
 use common::Draw;
-use ecq_cpu::{Activations, Isa, Matrix, Precision};
+use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
 use ecq_format::directory::{Codec, Scales};
 use ecq_format::encode::Profile;
 use reference::{Case, with_tensor};
@@ -21,16 +21,18 @@ fn check(case: &Case, counts: &[usize]) {
             let x = reference::vectors(reference.cols, count, case.seed);
             for isa in Isa::all() {
                 let matrix = Matrix::with_isa(isa, tensor).unwrap();
+                let packed = Packed::with_isa(isa, tensor).unwrap();
+                assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
+                assert_eq!(packed.bits(), [4, 8, 8, 8, 8, 16, 16, 16, 16][case.raw_bits as usize]);
                 for precision in PRECISIONS {
+                    let what = format!("{case:?} {isa:?} {precision:?} x {count}");
                     let prepared = matrix.activations(precision, &x);
                     let mut y = vec![f32::NAN; reference.rows * count];
                     matrix.multiply_serial(&prepared, &mut y).unwrap();
-                    reference.compare(
-                        &x,
-                        &prepared,
-                        &y,
-                        &format!("{case:?} {isa:?} {precision:?} x {count}"),
-                    );
+                    reference.compare(&x, &prepared, &y, &what);
+                    y.fill(f32::NAN);
+                    packed.multiply_serial(&prepared, &mut y);
+                    reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
                 }
             }
         }
@@ -138,17 +140,22 @@ fn threads_do_not_change_a_bit() {
         with_tensor(&case, |tensor| {
             assert!(tensor.tiles() > 1 && matches!(tensor.coded().codec, Codec::Nibble(512)));
             let matrix = Matrix::new(tensor).unwrap();
+            let packed = Packed::new(tensor).unwrap();
             for precision in PRECISIONS {
                 for count in [1, 5] {
                     let x = matrix.activations(precision, &reference::vectors(case.cols, count, 8));
                     let mut serial = vec![0.0; case.rows * count];
                     matrix.multiply_serial(&x, &mut serial).unwrap();
+                    let mut from_packed = serial.clone();
+                    packed.multiply_serial(&x, &mut from_packed);
                     for threads in [1, 2, 5] {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                         let mut y = vec![0.0; case.rows * count];
                         pool.install(|| matrix.multiply(&x, &mut y)).unwrap();
                         let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
                         assert_eq!(bits(&y), bits(&serial), "{threads} threads");
+                        pool.install(|| packed.multiply(&x, &mut y));
+                        assert_eq!(bits(&y), bits(&from_packed), "{threads} threads, packed");
                     }
                 }
             }
