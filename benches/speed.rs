@@ -73,7 +73,9 @@ fn main() {
                 let from_packed = best(|| packed.multiply_serial(&x, &mut y));
                 let [one, both, from_packed] = [one, both, from_packed].map(|s| weights / s / 1e9);
                 let bits = packed.bits();
-                println!("  {precision:?} x {count:2}: {one:6.2}, two threads {both:6.2}; int{bits} {from_packed:6.2}");
+                println!(
+                    "  {precision:?} x {count:2}: {one:6.2}, two threads {both:6.2}; int{bits} {from_packed:6.2}"
+                );
             }
         }
     }

@@ -43,6 +43,8 @@ struct Args {
 enum Part {
     /// The nibble codec, and rivals
     Nibbles,
+    /// The byte codec, on pairs of nibbles
+    Pairs,
 }
 
 fn main() -> Result<()> {
@@ -52,6 +54,9 @@ fn main() -> Result<()> {
     let time = Duration::from_millis(if args.quick { 200 } else { 3000 });
     if wanted(Part::Nibbles) {
         codecs::nibbles(&mut report, if args.quick { 1 << 22 } else { 1 << 26 }, time);
+    }
+    if wanted(Part::Pairs) {
+        codecs::pairs(&mut report, if args.quick { 1 << 22 } else { 1 << 25 }, time);
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
