@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures with their rivals in the same run, every answer checked before it is timed.
 
 mod codecs;
+mod conversion;
 mod report;
 mod timing;
 
@@ -45,6 +46,8 @@ enum Part {
     Nibbles,
     /// The byte codec, on pairs of nibbles
     Pairs,
+    /// `ecq convert` and `restore` on a synthetic model of 4 GiB (12 GiB of disk)
+    Conversion,
 }
 
 fn main() -> Result<()> {
@@ -57,6 +60,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Pairs) {
         codecs::pairs(&mut report, if args.quick { 1 << 22 } else { 1 << 25 }, time);
+    }
+    if wanted(Part::Conversion) {
+        conversion::conversion(&mut report, if args.quick { "0.25" } else { "4" })?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
