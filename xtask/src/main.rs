@@ -32,8 +32,21 @@ enum Command {
     Golden,
     /// Run everything that CI runs, and stop at the first failure
     Test(test::Args),
+    /// Measure codecs, products and conversion with their rivals (see `cargo xtask bench cpu --help`)
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What to measure, and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Build rans-core's firmware for bare ARM cores and run it in an emulator
     BareMetal,
+}
+
+/// The benchmarks have dependencies that chores do not need, so they are a program of their own.
+fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
+    let run = ["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"];
+    shell::run(shell::cargo().args(run).args(arguments))
 }
 
 fn main() -> ExitCode {
@@ -42,6 +55,7 @@ fn main() -> ExitCode {
         Command::Demo => demo::run(),
         Command::Golden => golden::run(),
         Command::Test(args) => test::run(&args),
+        Command::Bench { arguments } => bench(&arguments),
         Command::BareMetal => test::run_alone("bare-metal"),
     };
     match outcome {

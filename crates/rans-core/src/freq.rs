@@ -90,6 +90,13 @@ impl<const SYMBOLS: usize, const TOTAL: u32> Frequencies<SYMBOLS, TOTAL> {
         Ok(at)
     }
 
+    /// Length of the code for these counts, in units of 2^-32 bits. Symbols without a frequency must not occur.
+    pub(crate) fn code_length(&self, counts: &[u64; SYMBOLS]) -> u128 {
+        let total = u64::from(TOTAL.ilog2()) << 32;
+        let each = counts.iter().zip(&self.0).filter(|(c, _)| **c > 0);
+        each.map(|(&c, &f)| u128::from(c) * u128::from(total - log2(f.max(1)))).sum()
+    }
+
     /// Reads a table from the start of `bytes`; returns it with its length in bytes.
     ///
     /// Errors: [`Error::FrequencyTable`] where the bytes end early, a number has more than two bytes, or the

@@ -133,17 +133,25 @@ impl<'a> Decoder<'a> {
 
     /// One step of a group some of whose lanes are at their end.
     fn partial(&mut self, group: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
-        let len = self.len(group);
-        let first = (self.step * GROUP).min(len);
         let out = beyond(out, group * pitch);
-        for (i, out) in out.iter_mut().enumerate().take((len - first).min(GROUP)) {
-            let lane = group * GROUP + i;
-            let x = u32::from(self.state[lane]);
-            *out = match (self.table.single, self.strips.verbatim(lane, len - first - i)) {
-                (Some(symbol), _) => symbol,
-                (_, Some(place)) => (x >> (4 * place)) as u8 & 15,
-                _ => pull(self.table, &mut self.state[lane], self.bytes, &mut self.at)?,
-            };
+        for (lanes, count) in self.strips.counts(group) {
+            let left = count.saturating_sub(self.step);
+            if left == 0 {
+                continue;
+            }
+            let first = group * GROUP;
+            let state = &mut self.state[first + lanes.start..first + lanes.end];
+            let both = out[lanes].iter_mut().zip(state);
+            if let Some(symbol) = self.table.single {
+                both.for_each(|(out, _)| *out = symbol);
+            } else if left > VERBATIM {
+                for (out, x) in both {
+                    *out = pull(self.table, x, self.bytes, &mut self.at)?;
+                }
+            } else {
+                let place = VERBATIM.min(count) - left;
+                both.for_each(|(out, x)| *out = (*x >> (4 * place)) as u8 & 15);
+            }
         }
         Ok(())
     }
@@ -155,10 +163,14 @@ impl<'a> Decoder<'a> {
         if self.step < self.strips.steps() {
             return Err(Error::Layout { holds: self.strips.steps(), given: self.step });
         }
-        for (lane, &x) in self.state[..self.strips.lanes].iter().enumerate() {
-            let carried = if self.table.single.is_some() { 0 } else { VERBATIM.min(self.strips.count(lane)) };
-            if u32::from(x) >> (4 * carried) != LOW >> (4 * carried) {
-                return Err(Error::EndState { lane });
+        for group in 0..self.groups() {
+            for (lanes, count) in self.strips.counts(group) {
+                let carried = if self.table.single.is_some() { 0 } else { VERBATIM.min(count) };
+                let first = group * GROUP + lanes.start;
+                let wrong = |&x: &u16| u32::from(x) >> (4 * carried) != LOW >> (4 * carried);
+                if let Some(i) = self.state[first..][..lanes.len()].iter().position(wrong) {
+                    return Err(Error::EndState { lane: first + i });
+                }
             }
         }
         match self.bytes.len() - self.at {
@@ -174,13 +186,18 @@ fn beyond(out: &mut [u8], at: usize) -> &mut [u8] {
     &mut out[at..]
 }
 
-/// Decodes a symbol of a lane.
-#[inline]
+/// Decodes a symbol of a lane; returns it with the state before the refill.
+#[inline(always)]
+fn symbol(table: &DecodeTable, state: u16) -> (u8, u32) {
+    let entry = table.slot[usize::from(state as u8)];
+    let symbol = entry & 15;
+    let freq = u32::from(table.freq[usize::from(symbol)]);
+    (symbol, ((freq * u32::from(state)) >> 8).wrapping_add_signed(-i32::from(entry as i8 >> 4)))
+}
+
+/// [`symbol`], and the refill. Error: [`Error::Truncated`].
 fn pull(table: &DecodeTable, state: &mut u16, bytes: &[u8], at: &mut usize) -> Result<u8, Error> {
-    let x = u32::from(*state);
-    let slot = (x & 0xff) as usize;
-    let symbol = table.symbol[slot];
-    let mut x = u32::from(table.freq[usize::from(symbol)]) * (x >> 8) + u32::from(table.rank[slot]);
+    let (symbol, mut x) = symbol(table, *state);
     if x < LOW {
         let &byte = bytes.get(*at).ok_or(Error::Truncated { at: *at })?;
         *at += 1;
@@ -209,9 +226,7 @@ fn nibble_steps(
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => {
-            arch::avx512::nibble::decode(isa, table, state, bytes, at, steps, out, pitch)
-        }
+        InstructionSet::Avx512 => arch::avx512::decode(isa, table, state, bytes, at, steps, out, pitch),
         _ => scalar_steps(table, state, bytes, at, steps, out, pitch),
     }
 }
@@ -230,12 +245,18 @@ fn scalar_steps(
         if bytes.len() - *at < state.len() {
             return step;
         }
+        let mut next = *at;
         for (group, lanes) in state.chunks_exact_mut(GROUP).enumerate() {
-            for (x, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
-                // cannot fail: a byte for each lane is there
-                *out = pull(table, x, bytes, at).unwrap_or(0);
+            for (state, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
+                let (symbol, x) = symbol(table, *state);
+                *out = symbol;
+                // every other lane or so refills: a branch would be mispredicted all the time
+                let (refill, byte) = (x < LOW, u32::from(bytes[next]));
+                *state = core::hint::select_unpredictable(refill, x << 8 | byte, x) as u16;
+                next += usize::from(refill);
             }
         }
+        *at = next;
     }
     steps
 }

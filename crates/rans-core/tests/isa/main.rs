@@ -40,9 +40,9 @@ fn fast() -> impl Iterator<Item = Isa> {
 }
 
 /// How many shapes of frequencies there are.
-const SHAPES: usize = 9;
+const SHAPES: usize = 10;
 
-/// Frequencies of every shape: flat, nearly one symbol, exactly one, two of several sizes, random ones.
+/// Frequencies of every shape: flat, nearly one symbol, exactly one, two of several sizes, random ones, random even ones.
 fn frequencies<const N: usize, const TOTAL: u32>(shape: usize, random: &mut Random) -> Frequencies<N, TOTAL> {
     let total = TOTAL as u16;
     let mut freqs = [0; N];
@@ -61,11 +61,12 @@ fn frequencies<const N: usize, const TOTAL: u32>(shape: usize, random: &mut Rand
         6 => two(total / 2),
         7 => two(total / 2 + 1 + random.below(usize::from(total) / 2 - 1) as u16),
         _ => {
-            let mut left = total;
+            let unit = if shape == 8 { 2 } else { 1 };
+            let mut left = total / unit;
             while left > 0 {
                 let parts = 1 + random.below(8);
                 let f = 1 + random.below(usize::from(left).div_ceil(parts)) as u16;
-                freqs[random.below(N)] += f;
+                freqs[random.below(N)] += unit * f;
                 left -= f;
             }
         }

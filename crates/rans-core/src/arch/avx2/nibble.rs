@@ -1,9 +1,9 @@
 //! The `nibble` codec, 32 lanes a vector.
 //!
-//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. A slot's entry in the packed table (its symbol and
-//! its correction, see `nibble::DecodeTable`) is looked up by 16 `vpshufb`. They leave a byte 0 where the index is
+//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. A slot's entry (its symbol and a correction, see
+//! `nibble::DecodeTable`) is looked up by 16 `vpshufb`, or by 8 where frequencies are even. They leave a byte 0 where the index is
 //! negative, so four tables of 16, each given as its difference to the one before, are joined by exclusive or: the
-//! index of table k is the slot less 16 k. Three blends choose among the four results.
+//! index of table k is the slot less 16 k. Blends choose among the results.
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::*;
@@ -29,15 +29,22 @@ pub(crate) fn decode(
 ) -> usize {
     assert_eq!(isa.set(), InstructionSet::Avx2);
     // SAFETY: an `Isa` is the proof that this CPU has the instructions
-    unsafe { run(table, state, bytes, at, steps, out, pitch) }
+    unsafe {
+        if table.even {
+            run::<true>(table, state, bytes, at, steps, out, pitch)
+        } else {
+            run::<false>(table, state, bytes, at, steps, out, pitch)
+        }
+    }
 }
 
 /// Byte planes of the states.
 #[repr(align(32))]
 struct Plane([u8; MAX_LANES]);
 
+/// `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx2,popcnt,bmi2")]
-fn run(
+fn run<const EVEN: bool>(
     table: &DecodeTable,
     state: &mut [u16],
     bytes: &[u8],
@@ -67,7 +74,7 @@ fn run(
             unsafe {
                 let (lo, hi) = (lo.0.as_mut_ptr().add(group * GROUP), hi.0.as_mut_ptr().add(group * GROUP));
                 let out = out.as_mut_ptr().add(group * pitch + done * GROUP);
-                next = step(&tables, lo, hi, next, out);
+                next = step::<EVEN>(&tables, lo, hi, next, out);
             }
         }
         *at = next.addr() - bytes.as_ptr().addr();
@@ -81,8 +88,8 @@ fn run(
 
 /// What is looked up.
 struct Tables {
-    /// The packed table, 16 slots each, in both halves; all but every fourth as the difference to the one before.
-    packed: [__m256i; 16],
+    /// The entries, 16 slots each, in both halves; all but every fourth as the difference to the one before.
+    slot: [__m256i; 16],
     /// Frequencies by symbol, in both halves.
     freq: __m256i,
 }
@@ -95,33 +102,36 @@ impl Tables {
             // SAFETY: 16 bytes are there; the load need not be aligned
             unsafe { _mm256_broadcastsi128_si256(_mm_loadu_si128(bytes.as_ptr().cast())) }
         };
-        let mut packed = [_mm256_setzero_si256(); 16];
+        let mut slot = [_mm256_setzero_si256(); 16];
         let mut before = _mm256_setzero_si256();
-        for (k, bytes) in table.packed.as_chunks::<16>().0.iter().enumerate() {
+        for (k, bytes) in table.slot.as_chunks::<16>().0.iter().enumerate() {
             let own = twice(bytes);
-            packed[k] = if k % 4 == 0 { own } else { _mm256_xor_si256(own, before) };
+            slot[k] = if k % 4 == 0 { own } else { _mm256_xor_si256(own, before) };
             before = own;
         }
-        Self { packed, freq: twice(&table.freq.map(|f| f as u8)) }
+        Self { slot, freq: twice(&table.freq.map(|f| f as u8)) }
     }
 
-    /// Looks 32 slots up in the packed table.
+    /// Looks 32 slots up in the table.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn look_up(&self, slots: __m256i) -> __m256i {
+    fn look_up<const EVEN: bool>(&self, slots: __m256i) -> __m256i {
         let first = _mm256_and_si256(slots, _mm256_set1_epi8(0x3f));
         let second = _mm256_sub_epi8(first, _mm256_set1_epi8(16));
         let third = _mm256_sub_epi8(first, _mm256_set1_epi8(32));
         let fourth = _mm256_sub_epi8(first, _mm256_set1_epi8(48));
         let quarter = |q: usize| {
-            let a = _mm256_shuffle_epi8(self.packed[4 * q], first);
-            let b = _mm256_shuffle_epi8(self.packed[4 * q + 1], second);
-            let c = _mm256_shuffle_epi8(self.packed[4 * q + 2], third);
-            let d = _mm256_shuffle_epi8(self.packed[4 * q + 3], fourth);
+            let a = _mm256_shuffle_epi8(self.slot[4 * q], first);
+            let b = _mm256_shuffle_epi8(self.slot[4 * q + 1], second);
+            let c = _mm256_shuffle_epi8(self.slot[4 * q + 2], third);
+            let d = _mm256_shuffle_epi8(self.slot[4 * q + 3], fourth);
             _mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d))
         };
         let sixth_bit = _mm256_add_epi8(slots, slots); // where a blend looks for it
         let below = _mm256_blendv_epi8(quarter(0), quarter(1), sixth_bit);
+        if EVEN {
+            return below;
+        }
         let above = _mm256_blendv_epi8(quarter(2), quarter(3), sixth_bit);
         _mm256_blendv_epi8(below, above, slots)
     }
@@ -133,13 +143,19 @@ impl Tables {
 /// `lo`, `hi` and `out` point to 64 bytes, the planes aligned for vectors; 64 bytes may be read at `next`.
 #[inline]
 #[target_feature(enable = "avx2,popcnt,bmi2")]
-unsafe fn step(t: &Tables, lo: *mut u8, hi: *mut u8, mut next: *const u8, out: *mut u8) -> *const u8 {
+unsafe fn step<const EVEN: bool>(
+    t: &Tables,
+    lo: *mut u8,
+    hi: *mut u8,
+    mut next: *const u8,
+    out: *mut u8,
+) -> *const u8 {
     let zero = _mm256_setzero_si256();
     for half in [0, 32] {
         // SAFETY: as this function demands; the vectors before this one took at most a byte a lane
         unsafe {
             let (lo, hi) = (lo.add(half).cast(), hi.add(half).cast());
-            let (x_lo, x_hi, symbols) = product(t, _mm256_load_si256(lo), _mm256_load_si256(hi));
+            let (x_lo, x_hi, symbols) = product::<EVEN>(t, _mm256_load_si256(lo), _mm256_load_si256(hi));
             _mm256_storeu_si256(out.add(half).cast(), symbols);
             // lanes below 256 take the next bytes of the stream, in lane order
             let need = _mm256_cmpeq_epi8(x_hi, zero);
@@ -165,19 +181,19 @@ unsafe fn step(t: &Tables, lo: *mut u8, hi: *mut u8, mut next: *const u8, out: *
 /// `freq * hi + rank` of 32 lanes, in byte planes, and their symbols.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn product(t: &Tables, lo: __m256i, hi: __m256i) -> (__m256i, __m256i, __m256i) {
+fn product<const EVEN: bool>(t: &Tables, lo: __m256i, hi: __m256i) -> (__m256i, __m256i, __m256i) {
     let zero = _mm256_setzero_si256();
-    let packed = t.look_up(lo);
-    let symbols = _mm256_and_si256(packed, _mm256_set1_epi8(15));
+    let entry = t.look_up::<EVEN>(lo);
+    let symbols = _mm256_and_si256(entry, _mm256_set1_epi8(15));
     let freq = _mm256_shuffle_epi8(t.freq, symbols);
-    // in words: (freq << 8) * x >> 16 is freq * hi + (freq * slot >> 8), from which the correction leads to the rank
+    // in words: (freq << 8) * x >> 16 is freq * hi + (freq * slot >> 8), which the correction leads to the rank
     let below = _mm256_sub_epi16(
         _mm256_mulhi_epu16(_mm256_unpacklo_epi8(lo, hi), _mm256_unpacklo_epi8(zero, freq)),
-        _mm256_srai_epi16::<12>(_mm256_unpacklo_epi8(zero, packed)),
+        _mm256_srai_epi16::<12>(_mm256_unpacklo_epi8(zero, entry)),
     );
     let above = _mm256_sub_epi16(
         _mm256_mulhi_epu16(_mm256_unpackhi_epi8(lo, hi), _mm256_unpackhi_epi8(zero, freq)),
-        _mm256_srai_epi16::<12>(_mm256_unpackhi_epi8(zero, packed)),
+        _mm256_srai_epi16::<12>(_mm256_unpackhi_epi8(zero, entry)),
     );
     let low = _mm256_set1_epi16(0xff);
     let x_lo = _mm256_packus_epi16(_mm256_and_si256(below, low), _mm256_and_si256(above, low));

@@ -1,0 +1,192 @@
+//! Both codecs of `rans-core`, on every instruction set that this CPU has, with rivals.
+
+use std::time::Duration;
+
+use constriction::stream::Decode;
+use constriction::stream::model::{
+    SmallContiguousCategoricalEntropyModel, SmallContiguousLookupDecoderModel,
+};
+use constriction::stream::stack::SmallAnsCoder;
+use ecq_benches::{gaussian_nibbles, uniform_nibbles};
+use rans_core::{InstructionSet, Isa, nibble};
+
+use crate::report::{Ratio, Report};
+use crate::timing::{Contestant, race};
+
+/// Symbols of a tile, as large tensors have them.
+const TILE: usize = 1 << 19;
+const LANES: usize = 512;
+/// A tile that stays in the second-level cache, with its stream.
+const SMALL: usize = 1 << 18;
+
+/// Symbols coded tile by tile.
+struct Coded {
+    symbols: Vec<u8>,
+    decode: nibble::DecodeTable,
+    encode: nibble::EncodeTable,
+    strips: nibble::Strips,
+    streams: Vec<Vec<u8>>,
+}
+
+impl Coded {
+    fn new(symbols: Vec<u8>, tile: usize) -> Self {
+        let mut counts = [0u64; 16];
+        symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
+        let freqs = nibble::fast_frequencies(&counts).expect("there are symbols");
+        let (encode, decode) = (nibble::EncodeTable::new(&freqs), nibble::DecodeTable::new(&freqs));
+        let strips = nibble::Strips::flat(LANES, tile).expect("a valid layout");
+        let mut buffer = vec![0; nibble::max_len(&strips)];
+        let code = |tile: &[u8]| {
+            let len =
+                nibble::encode(&encode, &strips, tile, &mut buffer).expect("all symbols have frequencies");
+            buffer[..len].to_vec()
+        };
+        let streams = symbols.chunks_exact(tile).map(code).collect();
+        Self { symbols, decode, encode, strips, streams }
+    }
+
+    fn bits(&self) -> f64 {
+        8.0 * self.streams.iter().map(Vec::len).sum::<usize>() as f64 / self.symbols.len() as f64
+    }
+
+    fn decode(&self, isa: Isa, tiles: usize, out: &mut [u8]) {
+        for (out, stream) in out.chunks_exact_mut(self.strips.symbols()).zip(&self.streams).take(tiles) {
+            nibble::decode_with(isa, &self.decode, &self.strips, stream, out).expect("it decodes");
+        }
+    }
+
+    /// Decoding `tiles` tiles over and over; the answer is checked here, before any time is taken.
+    fn contestant<'a>(&'a self, name: String, isa: Isa, tiles: usize) -> Contestant<'a> {
+        let n = tiles * self.strips.symbols();
+        let mut out = vec![0; n];
+        self.decode(isa, tiles, &mut out);
+        assert!(out == self.symbols[..n], "{name}: decoded symbols differ");
+        Contestant::new(name, n, move || self.decode(isa, tiles, &mut out))
+    }
+}
+
+/// `n` symbols: a piece of Gaussian weights over and over.
+fn repeated(n: usize, piece: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
+    piece(n.min(1 << 21)).into_iter().cycle().take(n).collect()
+}
+
+/// Its name, and what makes a number of symbols of it.
+type Set<'a> = (&'a str, &'a dyn Fn(usize) -> Vec<u8>);
+
+/// Decoding and encoding of nibbles.
+pub fn nibbles(report: &mut Report, n: usize, time: Duration) {
+    let sets: [Set<'_>; 3] = [
+        ("absmax int4 g32", &gaussian_nibbles),
+        ("uniform, 2.6 bits", &|n| uniform_nibbles(n, 0.68)),
+        ("uniform, 1.7 bits", &|n| uniform_nibbles(n, 1.27)),
+    ];
+    for (i, (name, set)) in sets.iter().enumerate() {
+        let streaming = Coded::new(repeated(n, set), TILE);
+        let small = Coded::new(repeated(SMALL, set), SMALL);
+        let mut rows = Vec::new();
+        for isa in Isa::all() {
+            let (what, slow) = (isa.set().name(), isa == Isa::SCALAR);
+            let tiles = if slow { 1 } else { streaming.streams.len() };
+            rows.push(streaming.contestant(format!("{what}, streaming"), isa, tiles));
+            if !slow {
+                rows.push(small.contestant(format!("{what}, in cache"), isa, 1));
+            }
+        }
+        let section = format!("Decode nibbles: {name}, {:.3} bits coded", streaming.bits());
+        if i == 0 {
+            rows.push(zstd_rival(&streaming.symbols));
+            rows.push(constriction_rival(&streaming.symbols[..TILE]));
+            rows.push(copy_rival(&streaming.symbols));
+        }
+        report.rates(&section, "G weights/s", &race(time, rows), Some("zstd -1"));
+    }
+    encoders(report, n, time);
+}
+
+/// zstd at its fastest level, a symbol a byte.
+fn zstd_rival(symbols: &[u8]) -> Contestant<'_> {
+    let packed: Vec<_> =
+        symbols.chunks(TILE).map(|t| zstd::bulk::compress(t, 1).expect("zstd compresses")).collect();
+    let mut decoder = zstd::bulk::Decompressor::new().expect("zstd begins");
+    let mut out = vec![0; TILE];
+    for (packed, tile) in packed.iter().zip(symbols.chunks(TILE)) {
+        decoder.decompress_to_buffer(packed, &mut out).expect("zstd decompresses");
+        assert!(out[..tile.len()] == *tile, "zstd: decoded symbols differ");
+    }
+    Contestant::new("zstd -1", symbols.len(), move || {
+        for packed in &packed {
+            decoder.decompress_to_buffer(packed, &mut out).expect("zstd decompresses");
+        }
+    })
+}
+
+/// The ANS coder of the crate `constriction`, with a look-up table.
+fn constriction_rival(symbols: &[u8]) -> Contestant<'_> {
+    let mut counts = [0f64; 16];
+    symbols.iter().for_each(|&s| counts[usize::from(s)] += 1.0);
+    let model = SmallContiguousCategoricalEntropyModel::<Vec<u16>>::from_floating_point_probabilities_fast(
+        &counts, None,
+    )
+    .expect("valid probabilities");
+    let mut coder = SmallAnsCoder::new();
+    coder.encode_iid_symbols_reverse(symbols.iter().map(|&s| usize::from(s)), &model).expect("it encodes");
+    let words = coder.into_compressed().expect("into memory");
+    let lookup: SmallContiguousLookupDecoderModel = model.to_lookup_decoder_model();
+    let mut out = vec![0u8; symbols.len()];
+    let mut decode = move || {
+        let mut coder = SmallAnsCoder::from_compressed(words.clone()).expect("a whole stream");
+        for (out, symbol) in out.iter_mut().zip(coder.decode_iid_symbols(symbols.len(), &lookup)) {
+            *out = symbol.expect("it decodes") as u8;
+        }
+        out == symbols
+    };
+    assert!(decode(), "constriction: decoded symbols differ");
+    Contestant::new("constriction, ANS", symbols.len(), move || {
+        std::hint::black_box(decode());
+    })
+}
+
+/// A copy of as many bytes as a decoder writes.
+fn copy_rival(symbols: &[u8]) -> Contestant<'_> {
+    let mut out = vec![0u8; symbols.len()];
+    Contestant::new("memory copy", symbols.len(), move || {
+        out.copy_from_slice(symbols);
+        std::hint::black_box(&out);
+    })
+}
+
+fn encoders(report: &mut Report, n: usize, time: Duration) {
+    let coded = Coded::new(repeated(n, gaussian_nibbles), TILE);
+    let rows = Isa::all().filter(|isa| [InstructionSet::Scalar, InstructionSet::Avx512].contains(&isa.set()));
+    let row = |isa: Isa| {
+        let tiles = if isa == Isa::SCALAR { 1 } else { coded.streams.len() };
+        let mut out = vec![0; nibble::max_len(&coded.strips)];
+        let mut encode = |symbols: &[u8]| {
+            nibble::encode_with(isa, &coded.encode, &coded.strips, symbols, &mut out).expect("it encodes")
+        };
+        for (symbols, stream) in coded.symbols.chunks_exact(TILE).zip(&coded.streams).take(tiles) {
+            assert_eq!(encode(symbols), stream.len(), "{}: another length", isa.set().name());
+        }
+        let mut out = vec![0; nibble::max_len(&coded.strips)];
+        let coded = &coded;
+        Contestant::new(format!("{}, streaming", isa.set().name()), tiles * TILE, move || {
+            for symbols in coded.symbols.chunks_exact(TILE).take(tiles) {
+                nibble::encode_with(isa, &coded.encode, &coded.strips, symbols, &mut out)
+                    .expect("it encodes");
+            }
+        })
+    };
+    let mut rows: Vec<_> = rows.map(row).collect();
+    let symbols = &coded.symbols;
+    let mut packer = zstd::bulk::Compressor::new(1).expect("zstd begins");
+    rows.push(Contestant::new("zstd -1", symbols.len() / 8, move || {
+        symbols[..symbols.len() / 8].chunks(TILE).for_each(|tile| {
+            std::hint::black_box(packer.compress(tile).expect("zstd compresses"));
+        });
+    }));
+    report.rates("Encode nibbles: absmax int4 g32", "G weights/s", &race(time, rows), Some("zstd -1"));
+    let bits = coded.bits();
+    let entropy = ecq_benches::entropy(symbols);
+    let ratio = Ratio { value: bits / entropy, to: "entropy".into() };
+    report.figure("Encode nibbles: absmax int4 g32", "coded size", bits, "bits/weight", Some(ratio));
+}

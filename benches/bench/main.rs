@@ -1,0 +1,66 @@
+//! `cargo xtask bench`: figures with their rivals in the same run, every answer checked before it is timed.
+
+mod codecs;
+mod report;
+mod timing;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", about = "Measures, with rivals in the same run")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Codecs, products and conversion on this CPU
+    Cpu(Args),
+}
+
+#[derive(clap::Args)]
+struct Args {
+    /// Print the table as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Smaller inputs and fewer rounds: a look, not a figure; nothing is recorded
+    #[arg(long)]
+    quick: bool,
+    /// Write no record
+    #[arg(long)]
+    no_record: bool,
+    /// Run only these parts
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Part>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The nibble codec, and rivals
+    Nibbles,
+}
+
+fn main() -> Result<()> {
+    let What::Cpu(args) = Cli::parse().what;
+    let mut report = report::Report::new();
+    let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
+    let time = Duration::from_millis(if args.quick { 200 } else { 3000 });
+    if wanted(Part::Nibbles) {
+        codecs::nibbles(&mut report, if args.quick { 1 << 22 } else { 1 << 26 }, time);
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        println!("{}", report.text());
+    }
+    if !args.quick && !args.no_record && args.only.is_empty() {
+        let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks"));
+        report.record(&folder, "cpu", "cargo xtask bench cpu")?;
+    }
+    Ok(())
+}
