@@ -8,6 +8,10 @@
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub(crate) mod neon;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod planes;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod refill;
 

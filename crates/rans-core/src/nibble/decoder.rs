@@ -1,7 +1,7 @@
 //! A stream to symbols, a few steps at a time.
 
 use super::{DecodeTable, GROUP, LOW, MAX_LANES, Strips, VERBATIM};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::arch;
 use crate::{Error, InstructionSet, Isa};
 
@@ -229,6 +229,8 @@ fn nibble_steps(
         InstructionSet::Avx512 => {
             arch::avx512::nibble_decode::decode(isa, table, state, bytes, at, steps, out, pitch)
         }
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon => arch::neon::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
         _ => scalar_steps(table, state, bytes, at, steps, out, pitch),
     }
 }

@@ -1,15 +1,16 @@
 //! The `nibble` codec, 32 lanes a vector.
 //!
-//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. A slot's entry (its symbol and a correction, see
-//! `nibble::DecodeTable`) is looked up by 16 `vpshufb`, or by 8 where frequencies are even. They leave a byte 0 where the index is
-//! negative, so four tables of 16, each given as its difference to the one before, are joined by exclusive or: the
-//! index of table k is the slot less 16 k. Blends choose among the results.
+//! A slot's entry (its symbol and a correction, see `nibble::DecodeTable`) is looked up by 16 `vpshufb`, or by 8 where
+//! frequencies are even. They leave a byte 0 where the index is negative, so four tables of 16, each given as its
+//! difference to the one before, are joined by exclusive or: the index of table k is the slot less 16 k. Blends choose
+//! among the results.
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::*;
 
+use crate::arch::planes::{self, Plane};
 use crate::arch::refill;
-use crate::nibble::{DecodeTable, GROUP, MAX_LANES};
+use crate::nibble::{DecodeTable, GROUP};
 use crate::{InstructionSet, Isa};
 
 /// How far ahead the stream is fetched: load addresses depend on decoded data, which stops the hardware's prefetch.
@@ -38,10 +39,6 @@ pub(crate) fn decode(
     }
 }
 
-/// Byte planes of the states.
-#[repr(align(32))]
-struct Plane([u8; MAX_LANES]);
-
 /// `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx2,popcnt,bmi2")]
 fn run<const EVEN: bool>(
@@ -53,37 +50,10 @@ fn run<const EVEN: bool>(
     out: &mut [u8],
     pitch: usize,
 ) -> usize {
-    let groups = state.len() / GROUP;
-    assert!((1..=MAX_LANES / GROUP).contains(&groups) && *at <= bytes.len());
-    let last = (groups - 1).checked_mul(pitch);
-    assert!(last.zip(steps.checked_mul(GROUP)).is_some_and(|(a, b)| a.saturating_add(b) <= out.len()));
     let tables = Tables::new(table);
-    let (mut lo, mut hi) = (Plane([0; MAX_LANES]), Plane([0; MAX_LANES]));
-    for ((x, lo), hi) in state.iter().zip(&mut lo.0).zip(&mut hi.0) {
-        (*lo, *hi) = (*x as u8, (*x >> 8) as u8);
-    }
-    let mut done = 0;
-    while done < steps && bytes.len() - *at >= groups * GROUP {
-        // SAFETY: `at` is at most the length
-        let mut next = unsafe { bytes.as_ptr().add(*at) };
-        for group in 0..groups {
-            // a line for every group is as much as it can take; a prefetch of any address is harmless
-            _mm_prefetch::<_MM_HINT_T0>(next.wrapping_add(AHEAD).cast());
-            // SAFETY: both planes have 64 bytes for each of up to 16 groups; a byte for each lane of this group and
-            // the following ones is left of the stream; group * pitch + 64 * done + 64 is within `out`, as asserted
-            unsafe {
-                let (lo, hi) = (lo.0.as_mut_ptr().add(group * GROUP), hi.0.as_mut_ptr().add(group * GROUP));
-                let out = out.as_mut_ptr().add(group * pitch + done * GROUP);
-                next = step::<EVEN>(&tables, lo, hi, next, out);
-            }
-        }
-        *at = next.addr() - bytes.as_ptr().addr();
-        done += 1;
-    }
-    for ((x, lo), hi) in state.iter_mut().zip(&lo.0).zip(&hi.0) {
-        *x = u16::from(*hi) << 8 | u16::from(*lo);
-    }
-    done
+    planes::decode(state, bytes, at, steps, out, pitch, |lo, hi, stream, out| {
+        step::<EVEN>(&tables, lo, hi, stream, out)
+    })
 }
 
 /// What is looked up.
@@ -137,45 +107,44 @@ impl Tables {
     }
 }
 
-/// Decodes a symbol of each of the 64 lanes of a group; returns where the stream goes on.
-///
-/// # Safety
-/// `lo`, `hi` and `out` point to 64 bytes, the planes aligned for vectors; 64 bytes may be read at `next`.
+/// Decodes a symbol of each of the 64 lanes of a group; returns how many bytes of the stream were taken.
 #[inline]
 #[target_feature(enable = "avx2,popcnt,bmi2")]
-unsafe fn step<const EVEN: bool>(
+fn step<const EVEN: bool>(
     t: &Tables,
-    lo: *mut u8,
-    hi: *mut u8,
-    mut next: *const u8,
-    out: *mut u8,
-) -> *const u8 {
-    let zero = _mm256_setzero_si256();
+    lo: &mut Plane,
+    hi: &mut Plane,
+    stream: &[u8; GROUP],
+    out: &mut [u8; GROUP],
+) -> usize {
+    // a line for every group is as much as it can take; a prefetch of any address is harmless
+    _mm_prefetch::<_MM_HINT_T0>(stream.as_ptr().wrapping_add(AHEAD).cast());
+    let mut taken = 0;
     for half in [0, 32] {
-        // SAFETY: as this function demands; the vectors before this one took at most a byte a lane
+        // SAFETY: the planes are aligned and have 64 bytes, as have stream and out; the lanes before these 32, and then
+        // the 16 before the other 16, took at most a byte each
         unsafe {
-            let (lo, hi) = (lo.add(half).cast(), hi.add(half).cast());
+            let (lo, hi) = (lo.0.as_mut_ptr().add(half).cast(), hi.0.as_mut_ptr().add(half).cast());
             let (x_lo, x_hi, symbols) = product::<EVEN>(t, _mm256_load_si256(lo), _mm256_load_si256(hi));
-            _mm256_storeu_si256(out.add(half).cast(), symbols);
+            _mm256_storeu_si256(out.as_mut_ptr().add(half).cast(), symbols);
             // lanes below 256 take the next bytes of the stream, in lane order
-            let need = _mm256_cmpeq_epi8(x_hi, zero);
+            let need = _mm256_cmpeq_epi8(x_hi, _mm256_setzero_si256());
             let mask = _mm256_movemask_epi8(need) as u32;
             let byte = |k: u32| (mask >> (8 * k) & 0xff) as usize;
-            let load = |at: *const u8| _mm_loadu_si128(at.cast());
             let controls = |of: &[refill::Control; 256], k| {
                 let at = |k| _mm_load_si128(of[byte(k)].0.as_ptr().cast());
                 _mm256_set_m128i(at(k + 2), at(k))
             };
-            let middle = next.add((mask & 0xffff).count_ones() as usize);
-            let stream = _mm256_set_m128i(load(middle), load(next));
             let control = _mm256_add_epi8(controls(&refill::LOW, 0), controls(&refill::HIGH, 1));
-            let refill = _mm256_shuffle_epi8(stream, control);
-            next = next.add(mask.count_ones() as usize);
+            let load = |at| _mm_loadu_si128(stream.as_ptr().add(at).cast());
+            let middle = taken + (mask & 0xffff).count_ones() as usize;
+            let refill = _mm256_shuffle_epi8(_mm256_set_m128i(load(middle), load(taken)), control);
+            taken += mask.count_ones() as usize;
             _mm256_store_si256(hi, _mm256_or_si256(x_hi, _mm256_and_si256(x_lo, need)));
             _mm256_store_si256(lo, _mm256_or_si256(refill, _mm256_andnot_si256(need, x_lo)));
         }
     }
-    next
+    taken
 }
 
 /// `freq * hi + rank` of 32 lanes, in byte planes, and their symbols.
@@ -186,7 +155,7 @@ fn product<const EVEN: bool>(t: &Tables, lo: __m256i, hi: __m256i) -> (__m256i, 
     let entry = t.look_up::<EVEN>(lo);
     let symbols = _mm256_and_si256(entry, _mm256_set1_epi8(15));
     let freq = _mm256_shuffle_epi8(t.freq, symbols);
-    // in words: (freq << 8) * x >> 16 is freq * hi + (freq * slot >> 8), which the correction leads to the rank
+    // in words: (freq << 8) * x >> 16 is freq * hi + (freq * slot >> 8), from which the correction leads to the rank
     let below = _mm256_sub_epi16(
         _mm256_mulhi_epu16(_mm256_unpacklo_epi8(lo, hi), _mm256_unpacklo_epi8(zero, freq)),
         _mm256_srai_epi16::<12>(_mm256_unpacklo_epi8(zero, entry)),

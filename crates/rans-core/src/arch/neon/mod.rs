@@ -1,0 +1,3 @@
+//! Advanced SIMD of 64-bit ARM.
+
+pub(crate) mod nibble;
