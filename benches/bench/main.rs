@@ -2,6 +2,7 @@
 
 mod codecs;
 mod conversion;
+mod floats;
 mod report;
 mod timing;
 
@@ -46,6 +47,8 @@ enum Part {
     Nibbles,
     /// The byte codec, on pairs of nibbles
     Pairs,
+    /// BF16 without loss
+    Floats,
     /// `ecq convert` and `restore` on a synthetic model of 4 GiB (12 GiB of disk)
     Conversion,
 }
@@ -60,6 +63,9 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Pairs) {
         codecs::pairs(&mut report, if args.quick { 1 << 22 } else { 1 << 25 }, time);
+    }
+    if wanted(Part::Floats) {
+        floats::bf16(&mut report, if args.quick { 1024 } else { 8192 }, time)?;
     }
     if wanted(Part::Conversion) {
         conversion::conversion(&mut report, if args.quick { "0.25" } else { "4" })?;
