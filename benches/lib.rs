@@ -1,5 +1,7 @@
 //! Shared inputs of the benchmarks.
 
+pub mod tensor;
+
 /// Seeded normal deviates.
 pub fn gaussian(n: usize) -> Vec<f64> {
     let mut seed = 0x9e37_79b9_7f4a_7c15u64;

@@ -8,7 +8,9 @@ use constriction::stream::model::{
 };
 use constriction::stream::stack::SmallAnsCoder;
 use ecq_benches::{gaussian_nibbles, uniform_nibbles};
-use rans_core::{InstructionSet, Isa, nibble};
+use ecq_format::levels::Split;
+use ecq_format::plan::{Histogram, Plan};
+use rans_core::{InstructionSet, Isa, byte, nibble};
 
 use crate::report::{Ratio, Report};
 use crate::timing::{Contestant, race};
@@ -16,6 +18,8 @@ use crate::timing::{Contestant, race};
 /// Symbols of a tile, as large tensors have them.
 const TILE: usize = 1 << 19;
 const LANES: usize = 512;
+/// Pairs of a tile, as the file has them.
+const PAIRS: usize = 1 << 15;
 /// A tile that stays in the second-level cache, with its stream.
 const SMALL: usize = 1 << 18;
 
@@ -29,10 +33,13 @@ struct Coded {
 }
 
 impl Coded {
-    fn new(symbols: Vec<u8>, tile: usize) -> Self {
-        let mut counts = [0u64; 16];
-        symbols.iter().for_each(|&s| counts[usize::from(s)] += 1);
-        let freqs = nibble::fast_frequencies(&counts).expect("there are symbols");
+    /// Symbols that are too rare for a frequency would be escapes in a file; here they become the most frequent one.
+    fn new(mut symbols: Vec<u8>, tile: usize) -> Self {
+        let mut histogram = Histogram::new(8);
+        symbols.iter().for_each(|&s| histogram.add(s.into()));
+        let plan = Plan::for_split(&histogram, Split { raw_bits: 0, center: 0 }).expect("there are symbols");
+        let freqs = plan.freqs;
+        symbols.iter_mut().filter(|s| freqs.as_array()[usize::from(**s)] == 0).for_each(|s| *s = plan.filler);
         let (encode, decode) = (nibble::EncodeTable::new(&freqs), nibble::DecodeTable::new(&freqs));
         let strips = nibble::Strips::flat(LANES, tile).expect("a valid layout");
         let mut buffer = vec![0; nibble::max_len(&strips)];
@@ -92,7 +99,8 @@ pub fn nibbles(report: &mut Report, n: usize, time: Duration) {
                 rows.push(small.contestant(format!("{what}, in cache"), isa, 1));
             }
         }
-        let section = format!("Decode nibbles: {name}, {:.3} bits coded", streaming.bits());
+        let (bits, entropy) = (streaming.bits(), ecq_benches::entropy(&streaming.symbols));
+        let section = format!("Decode nibbles: {name}, entropy {entropy:.3}, {bits:.3} bits coded");
         if i == 0 {
             rows.push(zstd_rival(&streaming.symbols));
             rows.push(constriction_rival(&streaming.symbols[..TILE]));
@@ -186,7 +194,45 @@ fn encoders(report: &mut Report, n: usize, time: Duration) {
     }));
     report.rates("Encode nibbles: absmax int4 g32", "G weights/s", &race(time, rows), Some("zstd -1"));
     let bits = coded.bits();
-    let entropy = ecq_benches::entropy(symbols);
+    let entropy = ecq_benches::entropy(&coded.symbols);
     let ratio = Ratio { value: bits / entropy, to: "entropy".into() };
     report.figure("Encode nibbles: absmax int4 g32", "coded size", bits, "bits/weight", Some(ratio));
+}
+
+/// Decoding of pairs of nibbles by the byte codec: streams alone, and side by side.
+pub fn pairs(report: &mut Report, n: usize, time: Duration) {
+    let pairs: Vec<u8> =
+        repeated(n, gaussian_nibbles).as_chunks::<2>().0.iter().map(|[a, b]| a | b << 4).collect();
+    let mut counts = [0u64; 256];
+    pairs.iter().for_each(|&s| counts[usize::from(s)] += 1);
+    let freqs = byte::Frequencies::from_counts(&counts).expect("there are symbols");
+    let (encode, table) = (byte::EncodeTable::new(&freqs), byte::DecodeTable::new(&freqs));
+    let steps = byte::Steps::flat(PAIRS);
+    let mut buffer = vec![0; byte::max_len(PAIRS)];
+    let code = |tile: &[u8]| {
+        let len = byte::encode(&encode, &steps, tile, &mut buffer).expect("all pairs have frequencies");
+        buffer[..len].to_vec()
+    };
+    let streams: Vec<_> = pairs.chunks_exact(PAIRS).map(code).collect();
+    let bits = 4.0 * streams.iter().map(Vec::len).sum::<usize>() as f64 / pairs.len() as f64;
+    let decode = |isa: Isa, at_once: usize, out: &mut [u8]| {
+        for (out, streams) in out.chunks_mut(at_once * PAIRS).zip(streams.chunks(at_once)) {
+            let jobs = out.chunks_mut(PAIRS).zip(streams).map(|(out, s)| byte::Job::new(steps, s, out));
+            let mut jobs: Vec<_> = jobs.collect();
+            byte::decode_many(isa, &table, &mut jobs);
+            assert!(jobs.iter().all(|job| job.result().is_ok()), "it decodes");
+        }
+    };
+    let row = |(isa, at_once): (Isa, usize)| {
+        let name = format!("{}, {at_once} at a time", isa.set().name());
+        let n = if isa == Isa::SCALAR { 4 * PAIRS } else { pairs.len() };
+        let mut out = vec![0; n];
+        decode(isa, at_once, &mut out);
+        assert!(out == pairs[..n], "{name}: decoded pairs differ");
+        let decode = &decode;
+        Contestant::new(name, 2 * n, move || decode(isa, at_once, &mut out))
+    };
+    let rows: Vec<_> = Isa::all().flat_map(|isa| [(isa, 1), (isa, 4)]).map(row).collect();
+    let section = format!("Decode pairs: absmax int4 g32, {bits:.3} bits a weight coded");
+    report.rates(&section, "G weights/s", &race(time, rows), Some("scalar, 1 at a time"));
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures with their rivals in the same run, every answer checked before it is timed.
 
 mod codecs;
+mod conversion;
 mod report;
 mod timing;
 
@@ -43,6 +44,10 @@ struct Args {
 enum Part {
     /// The nibble codec, and rivals
     Nibbles,
+    /// The byte codec, on pairs of nibbles
+    Pairs,
+    /// `ecq convert` and `restore` on a synthetic model of 4 GiB (12 GiB of disk)
+    Conversion,
 }
 
 fn main() -> Result<()> {
@@ -52,6 +57,12 @@ fn main() -> Result<()> {
     let time = Duration::from_millis(if args.quick { 200 } else { 3000 });
     if wanted(Part::Nibbles) {
         codecs::nibbles(&mut report, if args.quick { 1 << 22 } else { 1 << 26 }, time);
+    }
+    if wanted(Part::Pairs) {
+        codecs::pairs(&mut report, if args.quick { 1 << 22 } else { 1 << 25 }, time);
+    }
+    if wanted(Part::Conversion) {
+        conversion::conversion(&mut report, if args.quick { "0.25" } else { "4" })?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

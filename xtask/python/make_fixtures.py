@@ -190,6 +190,38 @@ def b16(values):
     return ("bfloat16", bf16(values))
 
 
+def e5m2(values):
+    return ("float8_e5m2", (values.astype(np.float16).view(np.uint16) >> 8).astype(np.uint8))
+
+
+def e4m3(values):
+    bits = (values / 256).astype(np.float16).view(np.uint16)
+    return ("float8_e4m3fn", (bits >> 7 & 0x7F | bits >> 8 & 0x80).astype(np.uint8))
+
+
+def floats_safetensors(path):
+    """Every kind of float that is coded by its bits, with all that floats can be."""
+    rng = np.random.default_rng(5)
+    wild = np.concatenate([np.full(COLS, c) for c in (0.0, -0.0, np.inf, -np.inf, 1e-40, -6e-8, 3e38)])
+    odd = {name: make(weights(rng, n, COLS)) for name, make, n in (("bf16", b16, COLS), ("f16", f16, ROWS))}
+    for _, bits in odd.values():
+        bits = bits.view(np.uint16)
+        bits[3], bits[4], bits[5, ::7], bits[6, 1] = 0, 0x8000, rng.integers(0, 1 << 16, 14), 0x7FC1
+    with np.errstate(over="ignore"):
+        tensors = {
+            "bf16.odd": odd["bf16"],
+            "f16.odd": odd["f16"],
+            "bf16.wild": b16(wild.reshape(-1, COLS).astype(np.float32)),
+            "bf16.equal": b16(np.full((32, 48), 0.125, dtype=np.float32)),
+            "bf16.norm": b16(1 + weights(rng, COLS)),
+            "f8.e4m3": e4m3(weights(rng, COLS, COLS)),
+            "f8.e5m2": e5m2(weights(rng, ROWS, COLS)),
+            "f8.any": ("float8_e4m3fn", rng.integers(0, 256, (40, 40), dtype=np.uint8)),
+            "f8.small": e5m2(weights(rng, 3, 5)),
+        }
+    save(path, tensors, {"format": "pt"})
+
+
 def tiny_safetensors(path):
     rng = np.random.default_rng(3)
     tensors = {
@@ -258,6 +290,7 @@ def main():
     tiny_align64_gguf(folder / "tiny-align64.gguf")
     blocks_gguf(folder / "blocks.gguf")
     tiny_safetensors(folder / "tiny.safetensors")
+    floats_safetensors(folder / "floats.safetensors")
     sharded(folder / "sharded")
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size

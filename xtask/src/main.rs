@@ -48,6 +48,8 @@ enum Command {
 
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
 fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
+    // the converter is measured as a process of its own
+    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
     let run = ["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"];
     shell::run(shell::cargo().args(run).args(arguments))
 }

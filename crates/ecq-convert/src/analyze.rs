@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ecq_format::encode::Profile;
 use ecq_format::plan::Histogram;
-use ecq_format::side;
+use ecq_format::{pattern, side};
 use ecq_quant::measure::Distortion;
 use ecq_quant::quantize::Quantized;
 use ecq_quant::weights::Weights;
@@ -52,7 +52,8 @@ pub struct TensorAnalysis {
 pub struct SchemeAnalysis {
     /// The scheme and its granularity or rate.
     pub scheme: String,
-    /// Order-0 entropy of the levels, in bits a weight.
+    /// Order-0 entropy of the levels, in bits a weight; of floats coded without loss that of their exponents, and all other
+    /// bits.
     pub entropy: f64,
     /// Coded bits a weight, scales, tables and start states included.
     pub bits: f64,
@@ -101,7 +102,7 @@ pub fn analyze(input: &Path, progress: &dyn Progress) -> Result<Analysis> {
     progress.begin(&format!("analyzing {name}"), source.tensors().iter().map(|t| t.len).sum());
     let mut analysis = Analysis { tensors: Vec::new(), pooled: Vec::new(), plain: Vec::new() };
     for tensor in source.tensors() {
-        match SourceMatrix::new(&tensor.shape, &tensor.dtype, source.data(tensor)) {
+        match SourceMatrix::new(&source, tensor) {
             Some(matrix) => {
                 let made = one(tensor, &matrix).map_err(|why| Error::Quantize {
                     path: source.files()[tensor.file].path.clone(),
@@ -134,6 +135,13 @@ fn one(
             distortion: Distortion::default(),
         };
         all.push(SchemeAnalysis::new("lossless".into(), sum, Some(&blocks.histogram)));
+    }
+    let floats = matrix.floats().and_then(|(format, bytes)| pattern::plan(format, bytes, matrix.cols()));
+    if let Some((_, plan)) = floats {
+        let per_weight = plan.nibble_entropy + f64::from(plan.split.raw_bits);
+        let (entropy, bits, escapes) = (per_weight * weights as f64, plan.bits, plan.escapes);
+        let sum = Sum { weights, entropy, bits, escapes, distortion: Distortion::default() };
+        all.push(SchemeAnalysis::new("lossless".into(), sum, None));
     }
     for scheme in schemes() {
         let quantized = Quantized::new(scheme, matrix, Profile::Cpu)?;

@@ -11,6 +11,7 @@
 //! *Levels* are the codes as integers, unshifted: 0 to 15 for Q4_0 and Q4_1, -128 to 127 for Q8_0.
 //! Levels and parameters together are the whole block, so [`BlockType::pack`] restores it to the bit.
 
+use ecq_quant::values::from_bits;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -59,7 +60,7 @@ pub enum BlockError {
         /// Parameters the block has.
         count: usize,
     },
-    /// Not F32, F16 or BF16.
+    /// Not a float type.
     #[error("{0} is not a float type that can be read")]
     NotFloat(String),
 }
@@ -245,16 +246,12 @@ impl BlockType {
     }
 }
 
-/// Reads little-endian F32, F16 or BF16 values, exactly.
+/// Reads little-endian F32, F16, BF16 or 8-bit float values, exactly.
 ///
 /// # Errors
 /// When the type is another, or `bytes` does not hold `out.len()` values.
 pub fn to_f32(dtype: &SourceType, bytes: &[u8], out: &mut [f32]) -> Result<(), BlockError> {
-    let size = match dtype {
-        SourceType::F32 => 4,
-        SourceType::F16 | SourceType::BF16 => 2,
-        other => return Err(BlockError::NotFloat(other.name().to_owned())),
-    };
+    let size = dtype.float_bytes().ok_or_else(|| BlockError::NotFloat(dtype.name().to_owned()))?;
     check_len("bytes of values", bytes.len(), out.len().saturating_mul(size))?;
     match dtype {
         SourceType::F32 => {
@@ -267,7 +264,12 @@ pub fn to_f32(dtype: &SourceType, bytes: &[u8], out: &mut [f32]) -> Result<(), B
                 *out = f32::from_bits(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])) << 16);
             }
         }
-        _ => f16_to_f32(bytes, out),
+        SourceType::F16 => f16_to_f32(bytes, out),
+        other => {
+            let format =
+                other.pattern_format().ok_or_else(|| BlockError::NotFloat(other.name().to_owned()))?;
+            out.iter_mut().zip(bytes).for_each(|(out, &b)| *out = from_bits(format, b.into()));
+        }
     }
     Ok(())
 }

@@ -1,24 +1,29 @@
 //! Source to `.ecq`.
 
 use std::fmt::Write as _;
+use std::ops::Range;
 use std::path::Path;
 
 use ecq_format::directory::{Extent, Role, SourceFile};
 use ecq_format::encode::{Encoder, Profile};
+use ecq_format::side::Side;
 use ecq_format::writer::{TensorHead, Writer};
-use ecq_format::{Dtype, side};
+use ecq_format::{Dtype, pattern};
 use ecq_quant::Scheme;
 use ecq_quant::quantize::Quantized;
 use ecq_quant::weights::Weights;
 use sha2::{Digest, Sha256};
 
 use crate::progress::step;
-use crate::source::{FileFormat, Source, SourceLimits, SourceTensor, SourceType};
+use crate::source::{self, FileFormat, Source, SourceLimits, SourceTensor, SourceType};
 use crate::tensors::{BlockTensor, SourceMatrix};
 use crate::{Error, Progress, Result};
 
 /// Most bytes of a source file that belong to no tensor; what a reader unpacks by default.
 const MOST_ELSE: u64 = 1 << 30;
+
+/// Scheme of floats that are coded without loss.
+const FLOATS: &str = "lossless";
 
 /// Fewest weights of a tensor that is coded in pairs.
 const SMALLEST_PAIRED: usize = 8192;
@@ -69,8 +74,7 @@ pub fn convert_source(
     progress.begin(&format!("converting to {name}"), total);
     let sources = std::thread::scope(|scope| {
         // SHA-256 takes about as long as coding; it has nothing to wait for
-        let sums =
-            scope.spawn(|| source.files().iter().map(|f| sha256(f.bytes(), progress)).collect::<Vec<_>>());
+        let sums = scope.spawn(|| source.files().iter().map(|f| sha256(f, progress)).collect::<Vec<_>>());
         tensors(source, &mut writer, options, progress)?;
         blobs(source, &mut writer, sums)
     })?;
@@ -94,14 +98,15 @@ fn refuse_input(source: &Source, output: &Path) -> Result<()> {
 fn tensors(source: &Source, writer: &mut Writer, options: &Options, progress: &dyn Progress) -> Result<()> {
     let mut plain = Vec::new();
     for tensor in source.tensors() {
-        match code(source, tensor, writer, options)? {
-            true => step(progress, tensor.len)?,
-            false => plain.push((tensor, plain_type(tensor))),
+        if !code(source, tensor, writer, options, progress)? {
+            plain.push((tensor, plain_type(tensor)));
         }
+        step(progress, 0)?;
     }
     plain.sort_by_key(|(_, dtype)| std::cmp::Reverse(dtype.map_or(8, |d| d.bitsize())));
     for (tensor, dtype) in plain {
         writer.plain(head(tensor), dtype, source.data(tensor))?;
+        source.files()[tensor.file].used(tensor.len as usize);
         step(progress, tensor.len)?;
     }
     Ok(())
@@ -114,9 +119,17 @@ fn head(tensor: &SourceTensor) -> TensorHead<'_> {
 }
 
 /// Codes a tensor if it can be and gains by it.
-fn code(source: &Source, tensor: &SourceTensor, writer: &mut Writer, options: &Options) -> Result<bool> {
-    let Some(matrix) = SourceMatrix::new(&tensor.shape, &tensor.dtype, source.data(tensor)) else {
-        return Ok(false);
+fn code(
+    source: &Source,
+    tensor: &SourceTensor,
+    writer: &mut Writer,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<bool> {
+    let Some(matrix) = SourceMatrix::new(source, tensor) else { return Ok(false) };
+    let go_on = |rows| {
+        progress.advance(matrix.used(rows));
+        !progress.cancelled()
     };
     // the table of a few thousand pairs would take more than the pairs
     let small = matrix.rows() * matrix.cols() < SMALLEST_PAIRED;
@@ -128,16 +141,22 @@ fn code(source: &Source, tensor: &SourceTensor, writer: &mut Writer, options: &O
     };
     match options.treatment {
         Treatment::Lossless => {
-            let Some(blocks) = BlockTensor::new(&matrix) else { return Ok(false) };
-            let made =
-                Encoder::new(blocks.scheme(), &tensor.shape, blocks.values(), profile, &blocks.plan, &blocks);
-            let encoder = made.map_err(|why| quantize(ecq_quant::Error::Unstorable(why)))?;
-            store(tensor, writer, &encoder, blocks.plan.bits, &blocks.planes)
+            let unstorable = |why| quantize(ecq_quant::Error::Unstorable(why));
+            if let Some(blocks) = BlockTensor::new(&matrix) {
+                let (scheme, values, plan) = (blocks.scheme(), blocks.values(), &blocks.plan);
+                let encoder = Encoder::new(scheme, &tensor.shape, values, profile, plan, &blocks);
+                let encoder = encoder.map_err(unstorable)?;
+                return store(tensor, writer, &encoder, plan.bits, &blocks.planes, go_on);
+            }
+            let planned = matrix.floats().and_then(|(f, b)| Some((pattern::plan(f, b, matrix.cols())?, b)));
+            let Some(((pattern, plan), bytes)) = planned else { return Ok(false) };
+            let encoder = Encoder::floats(FLOATS, &tensor.shape, profile, &plan, pattern, bytes);
+            store(tensor, writer, &encoder.map_err(unstorable)?, plan.bits, &[], go_on)
         }
         Treatment::Lossy(scheme) => {
             let quantized = Quantized::new(scheme, &matrix, profile).map_err(quantize)?;
             let encoder = quantized.encoder(&tensor.shape, profile).map_err(quantize)?;
-            store(tensor, writer, &encoder, quantized.plan().bits, quantized.planes())
+            store(tensor, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
         }
     }
 }
@@ -149,15 +168,16 @@ fn store(
     encoder: &Encoder<'_>,
     bits: f64,
     planes: &[Vec<u8>],
+    go_on: impl FnMut(Range<usize>) -> bool,
 ) -> Result<bool> {
     // states, tables, index and directory come on top of the levels
-    let side = if planes.is_empty() { 0 } else { side::encode(planes).len() };
-    let about = bits / 8.0 + side as f64 + 256.0;
+    let side = Side::new(planes);
+    let about = bits / 8.0 + side.bytes() as f64 + 256.0;
     if about >= tensor.len as f64 {
         tracing::debug!(tensor = tensor.name, "coding does not make it smaller");
         return Ok(false);
     }
-    writer.coded(head(tensor), encoder, planes)?;
+    writer.coded(head(tensor), encoder, &side, go_on)?;
     Ok(true)
 }
 
@@ -167,6 +187,8 @@ pub(crate) fn plain_type(tensor: &SourceTensor) -> Option<Dtype> {
         SourceType::F32 => Dtype::F32,
         SourceType::F16 => Dtype::F16,
         SourceType::BF16 => Dtype::BF16,
+        SourceType::F8E4M3 => Dtype::F8_E4M3,
+        SourceType::F8E5M2 => Dtype::F8_E5M2,
         SourceType::Other(other) => {
             serde_json::from_value(serde_json::Value::String(other.name.to_string())).ok()?
         }
@@ -221,13 +243,14 @@ pub(crate) fn gaps(extents: impl Iterator<Item = (u64, u64)>, size: u64) -> impl
 }
 
 /// SHA-256 in hexadecimal; stops early, with a worthless sum, when the work is cancelled.
-pub(crate) fn sha256(bytes: &[u8], progress: &dyn Progress) -> String {
+pub(crate) fn sha256(file: &source::SourceFile, progress: &dyn Progress) -> String {
     let mut hasher = Sha256::new();
-    for piece in bytes.chunks(1 << 24) {
+    for piece in file.bytes().chunks(1 << 24) {
         if progress.cancelled() {
             break;
         }
         hasher.update(piece);
+        file.used(piece.len());
     }
     hex(&hasher.finalize())
 }

@@ -16,7 +16,7 @@ pub enum Error {
     Source(#[from] SourceError),
     /// The `.ecq` file cannot be read or written, or the operating system refused a file.
     #[error(transparent)]
-    Format(#[from] ecq_format::Error),
+    Format(ecq_format::Error),
     /// A tensor cannot be quantized.
     #[error("{}: tensor '{tensor}': {why}", path.display())]
     Quantize {
@@ -86,6 +86,15 @@ pub enum Error {
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Cancelled,
+}
+
+impl From<ecq_format::Error> for Error {
+    fn from(error: ecq_format::Error) -> Self {
+        match error {
+            ecq_format::Error::Stopped => Self::Cancelled,
+            other => Self::Format(other),
+        }
+    }
 }
 
 impl Error {

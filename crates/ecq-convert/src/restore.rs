@@ -2,14 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ecq_format::directory::{Role, SourceFile, TensorRecord, matrix};
+use ecq_format::ordered::ordered;
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Dtype, Reader, staging};
 use ecq_quant::values::Dequantizer;
 use half::{bf16, f16};
-use rayon::prelude::*;
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
@@ -47,18 +48,24 @@ impl Float {
             .map(|f| f.1)
     }
 
-    /// Little-endian bytes. Finite weights stay finite: beyond the type's range they become its largest value.
-    fn write(self, weights: &[f32]) -> Vec<u8> {
+    /// Writes little-endian bytes over `out`. Finite weights stay finite: beyond the type's range they become its largest
+    /// value.
+    fn write(self, weights: &[f32], out: &mut Vec<u8>) {
+        out.resize(weights.len() * self.dtype().bitsize() / 8, 0);
         let within = |w: f32, most: f32| if w.is_finite() { w.clamp(-most, most) } else { w };
+        let halves = out.as_chunks_mut().0.iter_mut().zip(weights);
         match self {
-            Self::F32 => weights.iter().flat_map(|w| w.to_le_bytes()).collect(),
+            Self::F32 => {
+                let all = out.as_chunks_mut().0.iter_mut().zip(weights);
+                all.for_each(|(out, w)| *out = w.to_le_bytes());
+            }
             Self::F16 => {
                 let most = f16::MAX.to_f32();
-                weights.iter().flat_map(|&w| f16::from_f32(within(w, most)).to_le_bytes()).collect()
+                halves.for_each(|(out, &w)| *out = f16::from_f32(within(w, most)).to_le_bytes());
             }
             Self::BF16 => {
                 let most = bf16::MAX.to_f32();
-                weights.iter().flat_map(|&w| bf16::from_f32(within(w, most)).to_le_bytes()).collect()
+                halves.for_each(|(out, &w)| *out = bf16::from_f32(within(w, most)).to_le_bytes());
             }
         }
     }
@@ -224,14 +231,16 @@ pub fn source_file(
         sink.write(piece)?;
         if let Some(tensor) = tensors.get(i) {
             let before = sink.written;
-            tensor_bytes(reader, tensor, |bytes| sink.write(bytes))?;
+            tensor_bytes(reader, tensor, |bytes| {
+                sink.write(bytes)?;
+                step(progress, bytes.len() as u64)
+            })?;
             if sink.written - before != tensor.source.len {
                 return Err(inconsistent(
                     &tensor.name,
                     "does not have the length that it had in the source".into(),
                 ));
             }
-            step(progress, tensor.source.len)?;
         }
     }
     if !rest.is_empty() {
@@ -278,33 +287,44 @@ fn tensor_bytes(
     let inconsistent =
         |why: String| Error::Inconsistent { path: reader.path().into(), name: record.name.clone(), why };
     let coded = tensor.coded();
+    if coded.pattern.is_some() {
+        return floats(&tensor, sink);
+    }
     let packer = Packer::new(coded, &tensor.side()?)
         .ok_or_else(|| inconsistent(format!("scheme '{}' has no exact source bytes", coded.scheme)))?;
     tiles(
         &tensor,
-        |rows, levels| packer.pack(rows, levels).map_err(|e| inconsistent(e.to_string())),
-        |bytes| sink(&bytes),
+        |rows, levels, out| packer.pack(rows, levels, out).map_err(|e| inconsistent(e.to_string())),
+        |bytes: &Vec<u8>| sink(bytes),
     )
 }
 
-/// Decodes all tiles, some at a time in parallel, through `map`, and hands the results to `sink` in order.
-pub(crate) fn tiles<T: Send>(
+/// Decodes the levels of all tiles in parallel, through `map`, and hands the results to `sink` in order. `map` writes over
+/// what it finds.
+pub(crate) fn tiles<T: Default + Send>(
     tensor: &CodedTensor<'_>,
-    map: impl Fn(std::ops::Range<usize>, &[i32]) -> Result<T> + Sync,
-    mut sink: impl FnMut(T) -> Result<()>,
+    map: impl Fn(Range<usize>, &[i32], &mut T) -> Result<()> + Sync,
+    mut sink: impl FnMut(&T) -> Result<()>,
 ) -> Result<()> {
-    let batch = 2 * rayon::current_num_threads();
-    for first in (0..tensor.tiles()).step_by(batch) {
-        let made: Vec<Result<T>> = (first..tensor.tiles().min(first + batch))
-            .into_par_iter()
-            .map_init(Vec::new, |levels, tile| {
-                tensor.levels(tile, levels)?;
-                map(tensor.rows(tile), levels)
-            })
-            .collect();
-        made.into_iter().try_for_each(|made| sink(made?))?;
-    }
-    Ok(())
+    let make = |tile, (levels, out): &mut (Vec<i32>, T)| {
+        tensor.levels(tile, levels)?;
+        map(tensor.rows(tile), levels, out)
+    };
+    in_order(tensor, make, |(_, out)| sink(out))
+}
+
+/// Decodes the floats of all tiles in parallel and hands their bytes to `sink` in order.
+fn floats(tensor: &CodedTensor<'_>, mut sink: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    in_order(tensor, |tile, out| Ok(tensor.floats(tile, out)?), |bytes: &Vec<u8>| sink(bytes))
+}
+
+fn in_order<T: Default + Send>(
+    tensor: &CodedTensor<'_>,
+    make: impl Fn(usize, &mut T) -> Result<()> + Sync,
+    mut sink: impl FnMut(&T) -> Result<()>,
+) -> Result<()> {
+    let make = |tile, (out, failed): &mut (T, Option<Error>)| *failed = make(tile, out).err();
+    ordered(tensor.tiles(), make, |(out, failed)| failed.take().map_or_else(|| sink(out), Err))
 }
 
 /// Writes all tensors as one safetensors file, wide types first.
@@ -348,7 +368,8 @@ fn lossy_file(
     sink.write_all(&(json.len() as u64).to_le_bytes()).and_then(|()| sink.write_all(&json)).map_err(io)?;
     for (record, _, to) in all {
         weights(reader, record, to, |bytes| {
-            sink.write_all(bytes).map_err(Error::io(reader.path(), "write from"))
+            sink.write_all(bytes).map_err(Error::io(reader.path(), "write from"))?;
+            step(progress, 0)
         })?;
         step(progress, record.source.len)?;
     }
@@ -358,13 +379,20 @@ fn lossy_file(
 /// The type a tensor is restored to, and the conversion if its values are read at all.
 fn target(record: &TensorRecord, float: Option<Float>) -> (&TensorRecord, Dtype, Option<Float>) {
     let own = Float::named(&record.dtype);
-    let dtype = SourceType::named(record.dtype.clone(), true);
-    if own.is_some() || record.coded.is_some() || BlockType::from_source(&dtype).is_some() {
+    let dtype = named(record);
+    let read = own.is_some() || record.coded.is_some() || BlockType::from_source(&dtype).is_some();
+    // 8-bit floats stay what they are unless another type is asked for
+    if read || (float.is_some() && dtype.float_bytes().is_some()) {
         let to = float.or(own).unwrap_or(Float::F32);
         return (record, to.dtype(), Some(to));
     }
     let other = serde_json::from_value(serde_json::Value::String(record.dtype.clone()));
     (record, other.unwrap_or(Dtype::U8), None)
+}
+
+/// The type that a tensor had in its source. The names of both source formats do not overlap.
+fn named(record: &TensorRecord) -> SourceType {
+    SourceType::named(record.dtype.clone(), !record.dtype.starts_with("F8_"))
 }
 
 fn weights(
@@ -375,8 +403,10 @@ fn weights(
 ) -> Result<()> {
     match (reader.load(record)?, to) {
         (Tensor::Plain(bytes), Some(to)) if Float::named(&record.dtype) != Some(to) => {
-            plain_floats(&SourceType::named(record.dtype.clone(), true), bytes, |floats| {
-                sink(&to.write(floats))
+            let mut out = Vec::new();
+            plain_floats(&named(record), bytes, |floats| {
+                to.write(floats, &mut out);
+                sink(&out)
             })
             .unwrap_or_else(|why| {
                 let (path, name) = (reader.path().into(), record.name.clone());
@@ -384,15 +414,22 @@ fn weights(
             })
         }
         (Tensor::Plain(bytes), _) => sink(bytes),
+        // bit patterns come back in their own type without a detour
+        (Tensor::Coded(tensor), Some(to))
+            if tensor.coded().pattern.is_some() && Float::named(&record.dtype) == Some(to) =>
+        {
+            floats(&tensor, sink)
+        }
         (Tensor::Coded(tensor), to) => {
             let dequantizer = Dequantizer::new(tensor.coded(), &tensor.side()?);
             let to = to.unwrap_or(Float::F32);
-            let map = |rows, levels: &[i32]| {
-                let mut floats = vec![0.0; levels.len()];
-                dequantizer.fill(rows, levels, &mut floats);
-                Ok(to.write(&floats))
+            let map = |rows, levels: &[i32], out: &mut (Vec<f32>, Vec<u8>)| {
+                out.0.resize(levels.len(), 0.0);
+                dequantizer.fill(rows, levels, &mut out.0);
+                to.write(&out.0, &mut out.1);
+                Ok(())
             };
-            tiles(&tensor, map, |bytes: Vec<u8>| sink(&bytes))
+            tiles(&tensor, map, |(_, bytes)| sink(bytes))
         }
     }
 }
@@ -405,7 +442,7 @@ fn plain_floats(
 ) -> std::result::Result<Result<()>, BlockError> {
     let (unit, weights) = match BlockType::from_source(dtype) {
         Some(block) => (block.bytes(), block.weights()),
-        None => (if *dtype == SourceType::F32 { 4 } else { 2 }, 1),
+        None => (dtype.float_bytes().ok_or_else(|| BlockError::NotFloat(dtype.name().to_owned()))?, 1),
     };
     for piece in bytes.chunks(unit << 14) {
         let mut floats = vec![0.0; piece.len() / unit * weights];

@@ -4,11 +4,12 @@ use std::ops::Range;
 
 use ecq_format::directory::{Coded, Scales, Values, matrix};
 use ecq_format::encode::Levels;
+use ecq_format::pattern::FloatFormat;
 use ecq_format::plan::{Histogram, Plan};
 use ecq_quant::weights::Weights;
 
 use crate::blocks::{BlockError, BlockType, to_f32};
-use crate::source::SourceType;
+use crate::source::{Source, SourceFile, SourceTensor, SourceType};
 
 /// Fewest weights of a tensor that is worth coding: below, start states and tables outweigh the gain.
 pub const SMALLEST: u64 = 1024;
@@ -23,21 +24,21 @@ pub struct SourceMatrix<'a> {
     block: Option<BlockType>,
     row_bytes: usize,
     bytes: &'a [u8],
+    file: &'a SourceFile,
 }
 
 impl<'a> SourceMatrix<'a> {
     /// `None` for tensors that are stored as they are: other types, fewer than two dimensions, too small, too wide.
-    ///
-    /// `bytes` must be all bytes of the tensor.
-    pub fn new(shape: &[u64], dtype: &'a SourceType, bytes: &'a [u8]) -> Option<Self> {
+    pub fn new(source: &'a Source, tensor: &'a SourceTensor) -> Option<Self> {
+        let SourceTensor { shape, dtype, file, .. } = tensor;
+        let (bytes, file) = (source.data(tensor), &source.files()[*file]);
         let (rows, cols) = matrix(shape)?;
         let block = BlockType::from_source(dtype);
         let row_bytes = match block {
             Some(b) if cols.is_multiple_of(b.weights() as u64) => {
                 cols / b.weights() as u64 * b.bytes() as u64
             }
-            None if *dtype == SourceType::F32 => cols.checked_mul(4)?,
-            None if dtype.is_float() => cols.checked_mul(2)?,
+            None => cols.checked_mul(dtype.float_bytes()? as u64)?,
             _ => return None,
         };
         let coded = shape.len() >= 2 && rows.checked_mul(cols)? >= SMALLEST && cols <= MOST_COLUMNS;
@@ -49,7 +50,19 @@ impl<'a> SourceMatrix<'a> {
             block,
             row_bytes: row_bytes as usize,
             bytes,
+            file,
         })
+    }
+
+    /// The format and all bytes, if the weights are floats that are coded by their bit patterns.
+    pub fn floats(&self) -> Option<(FloatFormat, &'a [u8])> {
+        Some((self.dtype.pattern_format()?, self.bytes))
+    }
+
+    /// Tells that some rows were read for the last time, or one of few. Returns their bytes.
+    pub fn used(&self, rows: Range<usize>) -> u64 {
+        self.file.used(rows.len() * self.row_bytes);
+        (rows.len() * self.row_bytes) as u64
     }
 
     /// The block format, if the weights are quantized already.
@@ -58,6 +71,7 @@ impl<'a> SourceMatrix<'a> {
     }
 
     fn slice(&self, rows: Range<usize>) -> &'a [u8] {
+        self.used(rows.clone());
         &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]
     }
 }
@@ -167,13 +181,12 @@ impl Packer {
         fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
     }
 
-    /// Bytes of whole rows of levels. Error: a level that the block cannot hold.
-    pub fn pack(&self, rows: Range<usize>, levels: &[i32]) -> Result<Vec<u8>, BlockError> {
+    /// Writes the bytes of whole rows of levels over `out`. Error: a level that the block cannot hold.
+    pub fn pack(&self, rows: Range<usize>, levels: &[i32], out: &mut Vec<u8>) -> Result<(), BlockError> {
         let per_row = self.cols / self.block.weights();
         let params: Vec<&[u16]> =
             self.params.iter().map(|p| &p[rows.start * per_row..rows.end * per_row]).collect();
-        let mut out = vec![0; rows.len() * per_row * self.block.bytes()];
-        self.block.pack(levels, &params, &mut out)?;
-        Ok(out)
+        out.resize(rows.len() * per_row * self.block.bytes(), 0);
+        self.block.pack(levels, &params, out)
     }
 }

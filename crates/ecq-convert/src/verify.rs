@@ -113,7 +113,7 @@ fn same_files(
     progress: &dyn Progress,
 ) -> Result<bool> {
     for (i, file) in source.files().iter().enumerate() {
-        let found = sha256(file.bytes(), progress);
+        let found = sha256(file, progress);
         let expected = rebuilt.get(i).map(|(_, sum)| sum);
         if source.files().len() != rebuilt.len() || expected != Some(&found) {
             return Err(Error::NotTheSource {
@@ -172,7 +172,7 @@ fn check(
     match reader.load(record)? {
         Tensor::Plain(bytes) => check.exact = original.map(|(s, t)| s.data(t) == bytes),
         Tensor::Coded(tensor) => {
-            let matrix = original.and_then(|(s, t)| SourceMatrix::new(&t.shape, &t.dtype, s.data(t)));
+            let matrix = original.and_then(|(s, t)| SourceMatrix::new(s, t));
             let (entropy, escapes, distortion) = decode(&tensor, matrix.as_ref())?;
             (check.entropy, check.escapes) = (Some(entropy), escapes);
             if let Some(d) = distortion {
@@ -187,18 +187,12 @@ fn check(
 }
 
 /// Counts of a tensor's planes.
-#[derive(Clone)]
+#[derive(Default)]
 struct Counts {
     nibbles: [u64; 16],
     raw: Vec<u64>,
     escapes: u64,
     distortion: Distortion,
-}
-
-impl Counts {
-    fn new() -> Self {
-        Self { nibbles: [0; 16], raw: vec![0; 256], escapes: 0, distortion: Distortion::default() }
-    }
 }
 
 /// Entropy of all planes in bits a weight, number of escapes, distortion against a source.
@@ -210,9 +204,9 @@ fn decode(
     let side = tensor.side()?;
     let dequantizer = Dequantizer::new(coded, &side);
     let split = coded.split();
-    let mut total = Counts::new();
-    let map = |rows: Range<usize>, levels: &[i32]| {
-        let mut counts = Counts::new();
+    let mut total = Counts { raw: vec![0; 1 << coded.raw_bits], ..Counts::default() };
+    let map = |rows: Range<usize>, levels: &[i32], counts: &mut Counts| {
+        *counts = Counts { raw: vec![0; 1 << coded.raw_bits], ..Counts::default() };
         for &level in levels {
             match split.split(level) {
                 Some((nibble, raw)) => {
@@ -228,11 +222,11 @@ fn decode(
             original.fill(rows, &mut weights);
             weights.iter().zip(&back).for_each(|(&w, &b)| counts.distortion.add(w, b));
         }
-        Ok(counts)
+        Ok(())
     };
-    tiles(tensor, map, |counts: Counts| {
+    tiles(tensor, map, |counts| {
         total.nibbles.iter_mut().zip(counts.nibbles).for_each(|(a, b)| *a += b);
-        total.raw.iter_mut().zip(counts.raw).for_each(|(a, b)| *a += b);
+        total.raw.iter_mut().zip(&counts.raw).for_each(|(a, b)| *a += b);
         total.escapes += counts.escapes;
         total.distortion = total.distortion.and(counts.distortion);
         Ok(())

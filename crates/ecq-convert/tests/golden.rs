@@ -14,8 +14,13 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
 }
 
-fn golden() -> Vec<(String, Reader)> {
-    let folder = fixtures().join("golden/v1");
+/// Files of each version with what they restore to.
+fn golden() -> Vec<(u32, String, Reader)> {
+    (1..=2).flat_map(|version| files(version).into_iter().map(move |(sum, r)| (version, sum, r))).collect()
+}
+
+fn files(version: u32) -> Vec<(String, Reader)> {
+    let folder = fixtures().join(format!("golden/v{version}"));
     let sums = std::fs::read_to_string(folder.join("SHA256SUMS-restored-f32")).unwrap();
     let open = |line: &str| {
         let (sum, name) = line.split_once("  ").unwrap();
@@ -27,9 +32,9 @@ fn golden() -> Vec<(String, Reader)> {
 #[test]
 fn every_golden_file_gives_the_weights_that_it_gave() {
     let files = golden();
-    assert_eq!(files.len(), 7);
+    assert_eq!(files.len(), 7 + 4);
     let out = tempfile::tempdir().unwrap();
-    for (sum, reader) in files {
+    for (_, sum, reader) in files {
         let path = out.path().join("back.safetensors");
         restore(&reader, &path, Some(Float::F32), true, &Silent).unwrap();
         let digest = Sha256::digest(std::fs::read(&path).unwrap());
@@ -41,7 +46,7 @@ fn every_golden_file_gives_the_weights_that_it_gave() {
 #[test]
 fn every_golden_file_verifies_and_lossless_ones_equal_their_sources() {
     let sources = fixtures().join("sources");
-    for (_, reader) in golden() {
+    for (version, _, reader) in golden() {
         let from = &reader.directory().sources[0].name;
         let source =
             if reader.directory().sources.len() == 1 { sources.join(from) } else { sources.join("sharded") };
@@ -54,7 +59,7 @@ fn every_golden_file_verifies_and_lossless_ones_equal_their_sources() {
         );
         assert!(!verified.tensors.is_empty());
         let inspection = inspect(&reader).unwrap();
-        assert_eq!(inspection.version, 1);
+        assert_eq!(inspection.version, version);
         if inspection.lossless {
             continue;
         }
@@ -70,7 +75,7 @@ fn every_golden_file_verifies_and_lossless_ones_equal_their_sources() {
 #[test]
 fn golden_files_are_coded_both_ways() {
     let codecs: Vec<String> =
-        golden().iter().flat_map(|(_, r)| inspect(r).unwrap().tensors).map(|t| t.codec).collect();
+        golden().iter().flat_map(|(_, _, r)| inspect(r).unwrap().tensors).map(|t| t.codec).collect();
     for codec in ["nibble x64", "byte pairs", "-"] {
         assert!(codecs.iter().any(|c| c == codec), "{codec} is in no golden file: {codecs:?}");
     }

@@ -1,8 +1,11 @@
 //! What the header of a `.ecq` file says: one JSON document under `__metadata__["ecq"]`.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
-use crate::levels::{MAX_CENTER, MAX_RAW_BITS, Split};
+use crate::levels::{MAX_CENTER, MAX_RAW_BITS, MAX_RAW_BITS_V1, Split};
+use crate::pattern::Pattern;
 
 /// Most weights in a tile. Bounds what a reader must allocate for one.
 pub const MAX_TILE_WEIGHTS: u64 = 1 << 24;
@@ -118,8 +121,11 @@ pub struct Coded {
     pub raw_bits: u32,
     /// Centre of the levels.
     pub center: i32,
-    /// From level to weight.
+    /// From level to weight, unless there is a `pattern`.
     pub values: Values,
+    /// Set if levels stand for the bit patterns of floats; `values` is then [`Values::ONE`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub pattern: Option<Pattern>,
 }
 
 /// Wire codec of the nibble plane.
@@ -146,6 +152,11 @@ pub struct Values {
     pub offset: f64,
     /// Where s and m come from.
     pub scales: Scales,
+}
+
+impl Values {
+    /// Weights are levels.
+    pub const ONE: Self = Self { step: 1.0, bias: 0.0, offset: 0.0, scales: Scales::None };
 }
 
 /// Where scales come from. Their bytes are the planes of the side data, in the order given here.
@@ -177,6 +188,11 @@ impl Coded {
         Split { raw_bits: self.raw_bits, center: self.center }
     }
 
+    /// The version of the format that this tensor needs.
+    pub fn version(&self) -> u32 {
+        if self.pattern.is_some() || self.raw_bits > MAX_RAW_BITS_V1 { 2 } else { 1 }
+    }
+
     /// Number of weights.
     pub fn weights(&self) -> u64 {
         self.rows * self.cols
@@ -190,6 +206,12 @@ impl Coded {
     /// Rows of a tile: `tile_rows`, or what is left for the last.
     pub fn rows_of_tile(&self, tile: u64) -> u64 {
         self.tile_rows.min(self.rows - tile * self.tile_rows)
+    }
+
+    /// Rows of a tile, as a range in the matrix.
+    pub fn tile_range(&self, tile: usize) -> Range<usize> {
+        let first = tile * self.tile_rows as usize;
+        first..first + self.rows_of_tile(tile as u64) as usize
     }
 
     /// Groups in a row, and binary16 numbers a group; zeros without group scales.
@@ -236,6 +258,12 @@ impl Coded {
         let v = &self.values;
         if [v.step, v.bias, v.offset].iter().any(|&x| !x.is_finite() || f64::from(x as f32) != x) {
             return Err("step, bias or offset is not a finite f32".into());
+        }
+        if let Some(pattern) = self.pattern {
+            pattern.check(self.split())?;
+            if *v != Values::ONE {
+                return Err("values beside a pattern".into());
+            }
         }
         match v.scales {
             Scales::Group { size, .. } if size == 0 || size > cols => {

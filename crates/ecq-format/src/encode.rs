@@ -1,5 +1,6 @@
 //! All tiles of a tensor: in parallel, handed over in order, a bounded number in memory at a time.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use rans_core::{byte, nibble};
@@ -7,8 +8,10 @@ use rayon::prelude::*;
 
 use crate::directory::{Codec, Coded, MAX_TILE_WEIGHTS, Values, matrix};
 use crate::levels::Split;
+use crate::ordered::ordered;
+use crate::pattern::Pattern;
 use crate::plan::{Histogram, Plan};
-use crate::tile::{Frequencies, Splitter, TileEncoder, TileEntry};
+use crate::tile::{Frequencies, TileEncoder, TileEntry, TileInput, count_pairs};
 
 /// Where levels come from.
 ///
@@ -72,11 +75,20 @@ pub fn histogram(levels: &dyn Levels, rows: usize, cols: usize, center: i32) -> 
         .reduce(|| Histogram::new(center), |a, b| a.merge(&b))
 }
 
+/// Where the weights of a tensor come from.
+#[derive(Clone, Copy)]
+pub enum Input<'a> {
+    /// Levels, a few rows at a time.
+    Levels(&'a dyn Levels),
+    /// All bytes of a matrix of floats, little-endian, row by row.
+    Floats(Pattern, &'a [u8]),
+}
+
 /// A tensor about to be coded.
 pub struct Encoder<'a> {
     coded: Coded,
     plan: &'a Plan,
-    levels: &'a dyn Levels,
+    input: Input<'a>,
     freqs: Frequencies,
 }
 
@@ -90,16 +102,50 @@ impl<'a> Encoder<'a> {
         plan: &'a Plan,
         levels: &'a dyn Levels,
     ) -> Result<Self, String> {
+        Self::of(scheme, shape, values, profile, plan, Input::Levels(levels))
+    }
+
+    /// Prepares a tensor of floats that is coded without loss. `bytes` are all its bytes, `plan` and `pattern` are from
+    /// [`pattern::plan`](crate::pattern::plan). Error as for [`Self::new`].
+    pub fn floats(
+        scheme: &str,
+        shape: &[u64],
+        profile: Profile,
+        plan: &'a Plan,
+        pattern: Pattern,
+        bytes: &'a [u8],
+    ) -> Result<Self, String> {
+        Self::of(scheme, shape, Values::ONE, profile, plan, Input::Floats(pattern, bytes))
+    }
+
+    fn of(
+        scheme: &str,
+        shape: &[u64],
+        values: Values,
+        profile: Profile,
+        plan: &'a Plan,
+        input: Input<'a>,
+    ) -> Result<Self, String> {
         let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
         let (codec, tile_rows) = layout(rows, cols, profile);
         let Split { raw_bits, center } = plan.split;
-        let coded = Coded { scheme: scheme.into(), rows, cols, tile_rows, codec, raw_bits, center, values };
+        let pattern = match input {
+            Input::Levels(_) => None,
+            Input::Floats(pattern, bytes) => {
+                if (rows * cols).checked_mul(pattern.format.bytes() as u64) != Some(bytes.len() as u64) {
+                    return Err(format!("{} bytes of weights for {rows} x {cols}", bytes.len()));
+                }
+                Some(pattern)
+            }
+        };
+        let scheme = scheme.into();
+        let coded = Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern };
         coded.check(shape)?;
         let freqs = match codec {
             Codec::Nibble(_) => Frequencies::Nibble(plan.freqs),
-            Codec::BytePairs => Frequencies::Pairs(Box::new(pair_frequencies(&coded, plan, levels)?)),
+            Codec::BytePairs => Frequencies::Pairs(Box::new(pair_frequencies(&coded, plan, input)?)),
         };
-        Ok(Self { coded, plan, levels, freqs })
+        Ok(Self { coded, plan, input, freqs })
     }
 
     /// How the tensor is coded.
@@ -112,40 +158,51 @@ impl<'a> Encoder<'a> {
         &self.freqs
     }
 
-    /// Codes all tiles and hands them to `sink` in order.
-    pub fn run<E: Send>(&self, mut sink: impl FnMut(&[u8], TileEntry) -> Result<(), E>) -> Result<(), E> {
-        let encoder = TileEncoder::new(&self.coded, &self.freqs, splitter(self.plan));
-        let tiles = self.coded.tiles() as usize;
-        // a few tiles a thread in memory at a time
-        let batch = 2 * rayon::current_num_threads();
-        for first in (0..tiles).step_by(batch) {
-            let made: Vec<_> = (first..tiles.min(first + batch))
-                .into_par_iter()
-                .map(|tile| {
-                    let levels = tile_levels(&self.coded, self.levels, tile);
-                    // the plan holds every level, the buffers the worst case
-                    encoder.encode(&levels).expect("a planned tile can be coded")
-                })
-                .collect();
-            made.iter().try_for_each(|(bytes, entry)| sink(bytes, *entry))?;
-        }
-        Ok(())
+    /// Codes all tiles on rayon's threads and hands them to `sink` in order: the rows, the bytes, the index entry.
+    pub fn run<E>(
+        &self,
+        mut sink: impl FnMut(Range<usize>, &[u8], TileEntry) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let encoder = TileEncoder::new(&self.coded, &self.freqs, self.plan);
+        let mut tiles = 0..self.coded.tiles() as usize;
+        let make = |tile: usize, made: &mut (Vec<u8>, Option<TileEntry>)| {
+            // the plan holds every level, the buffers the worst case
+            let entry =
+                with_tile(&self.coded, self.input, tile, |weights| encoder.encode(weights, &mut made.0));
+            made.1 = Some(entry.expect("a planned tile can be coded"));
+        };
+        ordered(tiles.len(), make, |(bytes, entry)| match (tiles.next(), entry) {
+            (Some(tile), Some(entry)) => sink(self.coded.tile_range(tile), bytes, *entry),
+            _ => Ok(()), // there are as many tiles as there are tiles
+        })
     }
 }
 
-fn splitter(plan: &Plan) -> Splitter<'_> {
-    Splitter { split: plan.split, freqs: &plan.freqs, filler: plan.filler }
+thread_local! {
+    /// Levels of a tile, kept from tile to tile.
+    static LEVELS: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
 }
 
-fn tile_levels(coded: &Coded, levels: &dyn Levels, tile: usize) -> Vec<i32> {
-    let first = tile * coded.tile_rows as usize;
-    let rows = first..first + coded.rows_of_tile(tile as u64) as usize;
-    let mut buffer = vec![0; rows.len() * coded.cols as usize];
-    levels.fill(rows, &mut buffer);
-    buffer
+/// Calls `each` with the weights of a tile.
+fn with_tile<T>(coded: &Coded, input: Input<'_>, tile: usize, each: impl FnOnce(TileInput<'_>) -> T) -> T {
+    let (rows, cols) = (coded.tile_range(tile), coded.cols as usize);
+    match input {
+        Input::Floats(pattern, bytes) => {
+            let row = cols * pattern.format.bytes();
+            each(TileInput::Floats(pattern, &bytes[rows.start * row..rows.end * row]))
+        }
+        Input::Levels(levels) => {
+            let mut buffer = LEVELS.take();
+            buffer.resize(rows.len() * cols, 0);
+            levels.fill(rows, &mut buffer);
+            let made = each(TileInput::Levels(&buffer));
+            LEVELS.set(buffer);
+            made
+        }
+    }
 }
 
-fn pair_frequencies(coded: &Coded, plan: &Plan, levels: &dyn Levels) -> Result<byte::Frequencies, String> {
+fn pair_frequencies(coded: &Coded, plan: &Plan, input: Input<'_>) -> Result<byte::Frequencies, String> {
     let add = |mut a: Box<[u64; 256]>, b: Box<[u64; 256]>| {
         a.iter_mut().zip(b.iter()).for_each(|(a, b)| *a += b);
         a
@@ -154,8 +211,9 @@ fn pair_frequencies(coded: &Coded, plan: &Plan, levels: &dyn Levels) -> Result<b
     let counts = (0..coded.tiles() as usize)
         .into_par_iter()
         .fold(zero, |mut counts, tile| {
-            let buffer = tile_levels(coded, levels, tile);
-            splitter(plan).count_pairs(&buffer, coded.cols as usize, &mut counts);
+            with_tile(coded, input, tile, |weights| {
+                count_pairs(plan, weights, coded.cols as usize, &mut counts);
+            });
             counts
         })
         .reduce(zero, add);

@@ -34,7 +34,7 @@ pub enum Error {
         why: String,
     },
     /// The file has another format version.
-    #[error("{}: format version {found}, this program reads version {}; use a matching ecq", path.display(), crate::VERSION)]
+    #[error("{}: format version {found}, this program reads versions 1 to {}; use a newer ecq", path.display(), crate::VERSION)]
     Version {
         /// The file.
         path: PathBuf,
@@ -81,6 +81,9 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The caller asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// A tensor cannot be written as asked.
     #[error("{}: cannot store '{name}': {why}", path.display())]
     Unstorable {

@@ -12,14 +12,16 @@
 //! unlimited alphabet needs 3.521.
 
 /// Most raw bits of a level.
-pub const MAX_RAW_BITS: u32 = 8;
+pub const MAX_RAW_BITS: u32 = 11;
+/// Most raw bits of a level in format version 1.
+pub const MAX_RAW_BITS_V1: u32 = 8;
 /// Bound on the absolute value of [`Split::center`].
 pub const MAX_CENTER: i32 = 1 << 24;
 
 /// How a level is split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Number of raw bits, 0..=8.
+    /// Number of raw bits, 0..=11.
     pub raw_bits: u32,
     /// The level with `d` = 0.
     pub center: i32,
@@ -27,7 +29,7 @@ pub struct Split {
 
 impl Split {
     /// Nibble and raw bits of a level, or `None` if it is out of range.
-    pub fn split(self, level: i32) -> Option<(u8, u8)> {
+    pub fn split(self, level: i32) -> Option<(u8, u16)> {
         let d = i64::from(level) - i64::from(self.center);
         if self.raw_bits == 0 {
             return if (0..16).contains(&d) { Some((d as u8, 0)) } else { None };
@@ -36,11 +38,11 @@ impl Split {
         let sign = (d < 0) as u64;
         let k = (d ^ -(sign as i64)) as u64;
         let raw = sign << low | k & ((1 << low) - 1);
-        if k >> low < 16 { Some(((k >> low) as u8, raw as u8)) } else { None }
+        if k >> low < 16 { Some(((k >> low) as u8, raw as u16)) } else { None }
     }
 
     /// The level of a nibble (0..16) and raw bits.
-    pub fn join(self, nibble: u8, raw: u8) -> i32 {
+    pub fn join(self, nibble: u8, raw: u16) -> i32 {
         if self.raw_bits == 0 {
             return self.center + i32::from(nibble);
         }
@@ -59,7 +61,7 @@ mod tests {
         for raw_bits in 0..=MAX_RAW_BITS {
             for center in [-8, 0, 5, MAX_CENTER, -MAX_CENTER] {
                 let split = Split { raw_bits, center };
-                let inside = (-3000..3000).filter(|d| match split.split(center + d) {
+                let inside = (-20_000..20_000).filter(|d| match split.split(center + d) {
                     Some((nibble, raw)) => {
                         assert!(nibble < 16 && u32::from(raw) < 1 << raw_bits);
                         assert_eq!(split.join(nibble, raw), center + d);
@@ -70,7 +72,7 @@ mod tests {
                 assert_eq!(inside.count(), 16 << raw_bits);
             }
         }
-        let split = Split { raw_bits: 8, center: MAX_CENTER };
+        let split = Split { raw_bits: MAX_RAW_BITS, center: MAX_CENTER };
         assert_eq!(split.split(i32::MIN), None);
         assert_eq!(split.split(i32::MAX), None);
     }

@@ -5,10 +5,12 @@
 //! | step | module |
 //! |---|---|
 //! | integer levels → nibble, raw bits, escapes | [`levels`] |
+//! | bit patterns of floats → levels | [`pattern`] |
+//! | many of them at once | [`planes`] |
 //! | histogram of the levels → the cheapest split, the frequencies | [`plan`] |
 //! | a tile of levels → bytes, and back | [`tile`] |
 //! | scales and other side data → bytes, and back | [`side`] |
-//! | all tiles of a tensor, in parallel, in order | [`encode`] |
+//! | all tiles of a tensor, in parallel, in order | [`encode`], [`ordered`](mod@ordered) |
 //! | tensors → file | [`writer`], under a temporary name at first: [`staging`] |
 //! | file → tensors | [`reader`] |
 //!
@@ -21,7 +23,10 @@ pub mod encode;
 mod error;
 pub mod escapes;
 pub mod levels;
+pub mod ordered;
+pub mod pattern;
 pub mod plan;
+pub mod planes;
 pub mod reader;
 pub mod side;
 pub mod staging;
@@ -33,5 +38,5 @@ pub use reader::{Limits, Reader};
 pub use safetensors::Dtype;
 pub use writer::Writer;
 
-/// The version of the format that this crate writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
+/// The newest version of the format, and the last that is read. Files are written in the oldest that can say them.
+pub const VERSION: u32 = 2;

@@ -3,8 +3,10 @@
 use rans_core::nibble;
 
 use crate::escapes;
-use crate::levels::{MAX_RAW_BITS, Split};
+use crate::levels::Split;
 
+/// Most raw bits of a plan: a histogram does not reach further.
+const MOST_RAW_BITS: u32 = 8;
 /// Levels are counted one by one within this distance of the centre, and together beyond.
 const REACH: i64 = 2048;
 
@@ -74,6 +76,34 @@ pub fn entropy(counts: impl Iterator<Item = u64> + Clone) -> f64 {
     counts.filter(|&c| c > 0).map(|c| c as f64 / total * (total / c as f64).log2()).sum()
 }
 
+/// How often each nibble of a split occurs.
+pub(crate) struct NibbleCounts {
+    total: u64,
+    counts: [u64; 16],
+    /// Sum of the levels' absolute values by nibble, for the size of escapes.
+    magnitude: [u64; 16],
+    /// The same for levels that have no nibble.
+    beyond: u64,
+}
+
+impl NibbleCounts {
+    /// For this many levels; those that are not added have no nibble.
+    pub fn new(total: u64) -> Self {
+        Self { total, counts: [0; 16], magnitude: [0; 16], beyond: 0 }
+    }
+
+    /// Counts levels of a nibble and of this absolute value.
+    pub fn add(&mut self, nibble: usize, level: u64, count: u64) {
+        self.counts[nibble] += count;
+        self.magnitude[nibble] += level * count;
+    }
+
+    /// Declares all others to have this absolute value.
+    pub fn outside(&mut self, level: u64) {
+        self.beyond = level * (self.total - self.counts.iter().sum::<u64>());
+    }
+}
+
 /// How the levels of a tensor are coded, and what it costs.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -96,7 +126,7 @@ impl Plan {
     /// wins: it decodes faster. `None` for an empty histogram.
     pub fn cheapest(histogram: &Histogram, raw_bits: std::ops::RangeInclusive<u32>) -> Option<Self> {
         let mut best: Option<Self> = None;
-        for r in *raw_bits.start()..=MAX_RAW_BITS.min(*raw_bits.end()) {
+        for r in *raw_bits.start()..=MOST_RAW_BITS.min(*raw_bits.end()) {
             let center = if r == 0 { histogram.best_window() } else { histogram.center };
             if let Some(plan) = Self::for_split(histogram, Split { raw_bits: r, center })
                 && best.as_ref().is_none_or(|b| plan.bits < b.bits * 0.9999)
@@ -107,35 +137,37 @@ impl Plan {
         best
     }
 
-    /// The cheapest plan with this split: the rarest nibbles escape as long as that is cheaper than a frequency.
+    /// The cheapest plan with this split.
     pub fn for_split(histogram: &Histogram, split: Split) -> Option<Self> {
-        let mut counts = [0u64; 16];
-        let mut magnitude = [0u64; 16]; // sum of the levels' absolute values, for the size of escapes
-        let mut outside = (histogram.beyond, histogram.beyond as f64 * REACH as f64);
+        let mut counts = NibbleCounts::new(histogram.total);
         for (level, count) in histogram.levels() {
-            match split.split(level) {
-                Some((nibble, _)) => {
-                    counts[usize::from(nibble)] += count;
-                    magnitude[usize::from(nibble)] += u64::from(level.unsigned_abs()) * count;
-                }
-                None => {
-                    outside = (outside.0 + count, outside.1 + f64::from(level.unsigned_abs()) * count as f64)
-                }
+            if let Some((nibble, _)) = split.split(level) {
+                counts.add(nibble.into(), level.unsigned_abs().into(), count);
+            } else {
+                counts.beyond += u64::from(level.unsigned_abs()) * count;
             }
         }
+        counts.beyond += histogram.beyond * REACH as u64;
+        Self::for_counts(split, &counts)
+    }
+
+    /// The cheapest plan with this split: the rarest nibbles escape as long as that is cheaper than a frequency.
+    pub(crate) fn for_counts(split: Split, counts: &NibbleCounts) -> Option<Self> {
+        let NibbleCounts { total, counts, magnitude, beyond } = counts;
+        let outside = (total - counts.iter().sum::<u64>(), *beyond as f64);
         let mut rarest: Vec<usize> = (0..16).filter(|&s| counts[s] > 0).collect();
         rarest.sort_by_key(|&s| counts[s]);
         let filler = rarest.last().copied().unwrap_or(0) as u8;
         let mut best: Option<Self> = None;
         for drop in 0..rarest.len().max(1) {
-            let mut kept = counts;
+            let mut kept = *counts;
             let mut escapes = outside;
             for &s in &rarest[..drop] {
                 kept[s] = 0;
                 escapes = (escapes.0 + counts[s], escapes.1 + magnitude[s] as f64);
             }
             kept[usize::from(filler)] += escapes.0;
-            let plan = Self::cost(histogram.total, split, &kept, filler, escapes)?;
+            let plan = Self::cost(*total, split, &kept, filler, escapes)?;
             if best.as_ref().is_none_or(|b| plan.bits < b.bits) {
                 best = Some(plan);
             }
@@ -144,7 +176,7 @@ impl Plan {
     }
 
     fn cost(total: u64, split: Split, counts: &[u64; 16], filler: u8, escapes: (u64, f64)) -> Option<Self> {
-        let freqs = nibble::Frequencies::from_counts(counts).ok()?;
+        let freqs = nibble::fast_frequencies(counts).ok()?;
         let coded = counts.iter().zip(freqs.as_array()).filter(|(c, _)| **c > 0);
         let nibble_bits: f64 = coded.map(|(&c, &f)| c as f64 * (256.0 / f64::from(f)).log2()).sum();
         let mut bits = nibble_bits + (u64::from(split.raw_bits) * total) as f64;

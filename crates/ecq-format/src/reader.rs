@@ -93,7 +93,7 @@ impl Reader {
         // the version first: another version's directory need not parse
         let version: VersionOnly =
             serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
-        if version.version != VERSION {
+        if !(1..=VERSION).contains(&version.version) {
             return Err(Error::Version { path: path.into(), found: version.version });
         }
         let seal =
@@ -196,6 +196,17 @@ impl Reader {
             };
         };
         coded.check(&tensor.shape).map_err(Err)?;
+        if coded.version() > self.directory.version {
+            return Err(Err(format!(
+                "needs version {}, the file is of version {}",
+                coded.version(),
+                self.directory.version
+            )));
+        }
+        let bytes = coded.pattern.map(|p| coded.weights().checked_mul(p.format.bytes() as u64));
+        if bytes.is_some_and(|n| n != Some(tensor.source.len)) {
+            return Err(Err(format!("floats of {} bytes in the source", tensor.source.len)));
+        }
         let what = format!("the weights of a tile of '{}'", tensor.name);
         self.limit(&what, coded.tile_rows * coded.cols, self.limits.tile_weights).map_err(Ok)?;
         let side: u64 = coded.side_planes().iter().map(|&n| n as u64).fold(0, u64::saturating_add);
@@ -421,8 +432,7 @@ impl<'a> CodedTensor<'a> {
 
     /// Rows of a tile, as a range in the matrix.
     pub fn rows(&self, tile: usize) -> Range<usize> {
-        let first = tile * self.coded.tile_rows as usize;
-        first..first + self.coded.rows_of_tile(tile as u64) as usize
+        self.coded.tile_range(tile)
     }
 
     /// Number of tiles.
@@ -464,6 +474,18 @@ impl<'a> CodedTensor<'a> {
         let (bytes, entry) = self.tile(tile)?;
         levels.resize(self.rows(tile).len() * self.coded.cols as usize, 0);
         self.decoder.decode(bytes, entry, levels).map_err(|why| self.corrupt(tile, why))
+    }
+
+    /// Decodes the weights of a tile of floats into `out`, little-endian as in the source; `out` is resized to their bytes.
+    /// Error: [`Error::Corrupt`], and that if the tensor has no [`Coded::pattern`].
+    ///
+    /// # Panics
+    /// If there is no such tile.
+    pub fn floats(&self, tile: usize, out: &mut Vec<u8>) -> Result<()> {
+        let (bytes, entry) = self.tile(tile)?;
+        let width = self.coded.pattern.map_or(0, |p| p.format.bytes());
+        out.resize(self.rows(tile).len() * self.coded.cols as usize * width, 0);
+        self.decoder.decode_floats(bytes, entry, out).map_err(|why| self.corrupt(tile, why))
     }
 
     /// Decodes the planes of the side data, as [`Coded::side_planes`] lists them. Error: [`Error::Corrupt`].

@@ -25,6 +25,25 @@ struct Choice {
     bits: f64,
 }
 
+/// The planes of a tensor, coded.
+pub struct Side {
+    pub(crate) lengths: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Side {
+    /// Codes planes; no planes are no bytes.
+    pub fn new(planes: &[Vec<u8>]) -> Self {
+        let bytes = if planes.is_empty() { Vec::new() } else { encode(planes) };
+        Self { lengths: planes.iter().map(Vec::len).collect(), bytes }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+}
+
 /// Codes planes of bytes; [`decode`] with the same lengths gives them back.
 ///
 /// Planes must be fewer than 255.

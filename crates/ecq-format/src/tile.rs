@@ -1,14 +1,20 @@
 //! A tile: a few rows, all columns, on their own. Levels to bytes and back.
 //!
-//! The bytes of a tile: the raw planes, the coded stream, the escapes, each filled up with zeros to 4 bytes.
-//! The raw bits of a level are cut into fields of 8, 4, 2 and 1 bits, by the binary digits of their number, the lowest
-//! bits in the widest field, so the sign is in the last; each field is a plane, weights in row order, low bits first.
+//! The bytes of a tile: the [raw planes](crate::planes), the coded stream, the escapes, each filled up with zeros to 4
+//! bytes.
+
+use std::cell::RefCell;
 
 use rans_core::{Isa, byte, nibble};
 
 use crate::directory::{Codec, Coded};
 use crate::escapes;
 use crate::levels::Split;
+use crate::pattern::Pattern;
+use crate::plan::Plan;
+use crate::planes::{
+    Cut, RawPlanes, fill4, join_i32, join_patterns, raw_bytes, split_levels, split_patterns,
+};
 
 /// What the index says of a tile. 12 bytes in the file: three little-endian u32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,24 +81,6 @@ impl<'a> TileParts<'a> {
     }
 }
 
-fn fill4(len: u64) -> u64 {
-    len.next_multiple_of(4)
-}
-
-/// Widths of the raw fields, and how far up in the raw bits they begin.
-fn fields(raw_bits: u32) -> impl Iterator<Item = (u32, u32)> {
-    let mut shift = 0;
-    [8, 4, 2, 1].into_iter().filter(move |w| raw_bits & w != 0).map(move |w| {
-        shift += w;
-        (w, shift - w)
-    })
-}
-
-/// Bytes of all raw planes of a tile.
-pub fn raw_bytes(raw_bits: u32, weights: u64) -> u64 {
-    fields(raw_bits).map(|(w, _)| fill4((weights * u64::from(w)).div_ceil(8))).sum()
-}
-
 /// Frequencies of the coded symbols.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frequencies {
@@ -152,35 +140,68 @@ fn pairs(rows: usize, cols: usize, mut each: impl FnMut(usize, Option<usize>)) {
     }
 }
 
-/// Splits levels and lists escapes. `freqs` says which nibbles may be coded; `filler` stands at escapes.
-pub(crate) struct Splitter<'a> {
-    pub split: Split,
-    pub freqs: &'a nibble::Frequencies,
-    pub filler: u8,
+/// The weights of a tile.
+#[derive(Clone, Copy)]
+pub(crate) enum TileInput<'a> {
+    /// Their levels.
+    Levels(&'a [i32]),
+    /// Their bit patterns, little-endian.
+    Floats(Pattern, &'a [u8]),
 }
 
-impl Splitter<'_> {
-    /// Appends a nibble and raw bits for each level; calls `escape(position)` for those that do not fit.
-    fn run(&self, levels: &[i32], nibbles: &mut Vec<u8>, raw: &mut Vec<u8>, mut escape: impl FnMut(usize)) {
-        for (position, &level) in levels.iter().enumerate() {
-            let fits = |&(n, _): &(u8, u8)| self.freqs.as_array()[usize::from(n)] > 0;
-            let (n, r) = self.split.split(level).filter(fits).unwrap_or_else(|| {
-                escape(position);
-                (self.filler, 0)
-            });
-            nibbles.push(n);
-            raw.push(r);
+impl TileInput<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::Levels(levels) => levels.len(),
+            Self::Floats(pattern, bytes) => bytes.len() / pattern.format.bytes(),
         }
     }
+}
 
-    /// Counts the pairs of a tile.
-    pub fn count_pairs(&self, levels: &[i32], cols: usize, counts: &mut [u64; 256]) {
-        let (mut nibbles, mut raw) = (Vec::with_capacity(levels.len()), Vec::new());
-        self.run(levels, &mut nibbles, &mut raw, |_| {});
-        pairs(levels.len() / cols, cols, |a, b| {
-            counts[usize::from(nibbles[a] | b.map_or(self.filler, |b| nibbles[b]) << 4)] += 1;
-        });
+/// What coding a tile needs besides its output; kept by each thread from tile to tile.
+#[derive(Default)]
+struct Scratch {
+    nibbles: Vec<u8>,
+    raw: Vec<u8>,
+    pairs: Vec<u8>,
+    list: Vec<(u32, i32)>,
+    escapes: Vec<u8>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Splits weights: nibbles into `nibbles`, which is resized, raw planes into `raw`, which is zero, escapes into `list`.
+fn split(
+    plan: &Plan,
+    weights: TileInput<'_>,
+    nibbles: &mut Vec<u8>,
+    raw: &mut [u8],
+    list: &mut Vec<(u32, i32)>,
+) {
+    let allowed = plan.freqs.as_array().iter().rev().fold(0, |bits, &f| bits << 1 | u16::from(f > 0));
+    let Split { raw_bits, center } = plan.split;
+    let cut = Cut { raw_bits, center, allowed, filler: plan.filler };
+    nibbles.resize(weights.len(), 0);
+    list.clear();
+    match weights {
+        TileInput::Levels(levels) => split_levels(cut, levels, nibbles, raw, list),
+        TileInput::Floats(pattern, bytes) => split_patterns(cut, pattern, bytes, nibbles, raw, list),
     }
+}
+
+/// Counts the pairs of a tile.
+pub(crate) fn count_pairs(plan: &Plan, weights: TileInput<'_>, cols: usize, counts: &mut [u64; 256]) {
+    let mut scratch = SCRATCH.take();
+    let Scratch { nibbles, raw, list, .. } = &mut scratch;
+    raw.clear();
+    raw.resize(raw_bytes(plan.split.raw_bits, weights.len() as u64) as usize, 0);
+    split(plan, weights, nibbles, raw, list);
+    pairs(nibbles.len() / cols, cols, |a, b| {
+        counts[usize::from(nibbles[a] | b.map_or(plan.filler, |b| nibbles[b]) << 4)] += 1;
+    });
+    SCRATCH.set(scratch);
 }
 
 enum EncodeTable {
@@ -190,13 +211,13 @@ enum EncodeTable {
 
 /// Codes the tiles of a tensor.
 pub(crate) struct TileEncoder<'a> {
-    splitter: Splitter<'a>,
+    plan: &'a Plan,
     cols: usize,
     table: EncodeTable,
 }
 
 impl<'a> TileEncoder<'a> {
-    pub fn new(coded: &Coded, freqs: &Frequencies, splitter: Splitter<'a>) -> Self {
+    pub fn new(coded: &Coded, freqs: &Frequencies, plan: &'a Plan) -> Self {
         let table = match (coded.codec, freqs) {
             (Codec::Nibble(lanes), Frequencies::Nibble(f)) => {
                 EncodeTable::Nibble(lanes, Box::new(nibble::EncodeTable::new(f)))
@@ -206,62 +227,56 @@ impl<'a> TileEncoder<'a> {
                 unreachable!("the encoder makes frequencies for its codec")
             }
         };
-        Self { splitter, cols: coded.cols as usize, table }
+        Self { plan, cols: coded.cols as usize, table }
     }
 
-    /// Codes whole rows of levels.
-    pub fn encode(&self, levels: &[i32]) -> Result<(Vec<u8>, TileEntry), rans_core::Error> {
-        let n = levels.len();
-        let (mut nibbles, mut raw, mut list) = (Vec::with_capacity(n), Vec::with_capacity(n), Vec::new());
-        self.splitter.run(levels, &mut nibbles, &mut raw, |p| list.push((p as u32, levels[p])));
-        let mut out = Vec::with_capacity(n);
-        write_raw(self.splitter.split.raw_bits, &raw, &mut out);
-        let stream = self.stream(&nibbles)?;
-        let mut append = |bytes: &[u8]| {
-            out.extend(bytes);
-            out.resize(out.len().next_multiple_of(4), 0);
-            bytes.len() as u32
-        };
-        let stream = append(&stream);
-        let mut bytes = Vec::new();
-        escapes::write(&list, &mut bytes);
-        let escapes = append(&bytes);
-        let crc = crc32fast::hash(&out);
-        Ok((out, TileEntry { stream, escapes, crc }))
+    /// Codes whole rows into `out`, of which only the memory is used.
+    pub fn encode(&self, weights: TileInput<'_>, out: &mut Vec<u8>) -> Result<TileEntry, rans_core::Error> {
+        let mut scratch = SCRATCH.take();
+        let Scratch { nibbles, pairs, list, escapes, .. } = &mut scratch;
+        out.clear();
+        out.resize(raw_bytes(self.plan.split.raw_bits, weights.len() as u64) as usize, 0);
+        split(self.plan, weights, nibbles, out, list);
+        let raw = out.len();
+        self.stream(nibbles, pairs, out)?;
+        let stream = (out.len() - raw) as u32;
+        let fill = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(4), 0);
+        fill(out);
+        escapes.clear();
+        escapes::write(list, escapes);
+        out.extend(&*escapes);
+        fill(out);
+        let escapes = escapes.len() as u32;
+        SCRATCH.set(scratch);
+        Ok(TileEntry { stream, escapes, crc: crc32fast::hash(out) })
     }
 
-    fn stream(&self, nibbles: &[u8]) -> Result<Vec<u8>, rans_core::Error> {
-        let rows = nibbles.len() / self.cols;
-        let mut out;
+    /// Appends the stream of the nibbles.
+    fn stream(
+        &self,
+        nibbles: &[u8],
+        symbols: &mut Vec<u8>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), rans_core::Error> {
+        let (rows, start) = (nibbles.len() / self.cols, out.len());
         let len = match &self.table {
             EncodeTable::Nibble(lanes, table) => {
                 let strips = strips(*lanes, rows, self.cols)?;
-                out = vec![0; nibble::max_len(&strips)];
-                nibble::encode(table, &strips, nibbles, &mut out)?
+                out.resize(start + nibble::max_len(&strips), 0);
+                nibble::encode(table, &strips, nibbles, &mut out[start..])?
             }
             EncodeTable::Pairs(table) => {
-                let mut symbols = Vec::with_capacity(nibbles.len().div_ceil(2));
-                let filler = self.splitter.filler;
+                let filler = self.plan.filler;
+                symbols.clear();
                 pairs(rows, self.cols, |a, b| {
                     symbols.push(nibbles[a] | b.map_or(filler, |b| nibbles[b]) << 4)
                 });
-                out = vec![0; byte::max_len(symbols.len())];
-                byte::encode(table, &steps(rows, self.cols)?, &symbols, &mut out)?
+                out.resize(start + byte::max_len(symbols.len()), 0);
+                byte::encode(table, &steps(rows, self.cols)?, symbols, &mut out[start..])?
             }
         };
-        out.truncate(len);
-        Ok(out)
-    }
-}
-
-fn write_raw(raw_bits: u32, raw: &[u8], out: &mut Vec<u8>) {
-    for (width, shift) in fields(raw_bits) {
-        let mask = ((1u32 << width) - 1) as u8;
-        for group in raw.chunks((8 / width) as usize) {
-            let at = |(i, &r): (usize, &u8)| ((r >> shift) & mask) << (width * i as u32);
-            out.push(group.iter().enumerate().map(at).fold(0, |a, b| a | b));
-        }
-        out.resize(out.len().next_multiple_of(4), 0);
+        out.truncate(start + len);
+        Ok(())
     }
 }
 
@@ -273,6 +288,7 @@ enum DecodeTable {
 /// Decodes the tiles of a tensor.
 pub struct TileDecoder {
     split: Split,
+    pattern: Option<Pattern>,
     cols: usize,
     table: DecodeTable,
 }
@@ -289,7 +305,7 @@ impl TileDecoder {
                 unreachable!("frequencies are read for their codec")
             }
         };
-        Self { split: coded.split(), cols: coded.cols as usize, table }
+        Self { split: coded.split(), pattern: coded.pattern, cols: coded.cols as usize, table }
     }
 
     /// Decodes the levels of a tile, row by row, into `levels` (whole rows). The error says what is corrupt.
@@ -297,14 +313,60 @@ impl TileDecoder {
     /// `bytes` must be [`TileEntry::bytes`] long. The checksum is the reader's business.
     pub fn decode(&self, bytes: &[u8], entry: TileEntry, levels: &mut [i32]) -> Result<(), String> {
         let n = levels.len();
+        let escapes = self.parts(bytes, entry, n, |planes, nibbles| {
+            join_i32(planes, 0, nibbles, levels);
+            if self.split.center != 0 {
+                levels.iter_mut().for_each(|level| *level += self.split.center);
+            }
+        })?;
+        let mut all = Ok(());
+        escapes::read(escapes, n, |p, level| {
+            levels[p] = level;
+            if self.pattern.is_some_and(|pattern| pattern.bits(level).is_none()) {
+                all = Err(format!("level {level} has no bit pattern"));
+            }
+        })?;
+        all
+    }
+
+    /// Decodes the weights of a tile of floats, row by row, little-endian, into `out` (whole rows). The error says what is
+    /// corrupt, or that the tensor has no [`Pattern`].
+    ///
+    /// `bytes` must be [`TileEntry::bytes`] long. The checksum is the reader's business.
+    pub fn decode_floats(&self, bytes: &[u8], entry: TileEntry, out: &mut [u8]) -> Result<(), String> {
+        let pattern = self.pattern.ok_or("the tensor is not one of floats")?;
+        let width = pattern.format.bytes();
+        let n = out.len() / width;
+        let escapes = self.parts(bytes, entry, n, |planes, nibbles| {
+            join_patterns(planes, pattern, 0, nibbles, out);
+        })?;
+        let mut all = Ok(());
+        escapes::read(escapes, n, |p, level| match pattern.bits(level) {
+            Some(bits) => out[p * width..(p + 1) * width].copy_from_slice(&bits.to_le_bytes()[..width]),
+            None => all = Err(format!("level {level} has no bit pattern")),
+        })?;
+        all
+    }
+
+    /// Takes a tile of `n` weights apart, calls `join` with its raw planes and its nibbles, returns its escapes.
+    fn parts<'a>(
+        &self,
+        bytes: &'a [u8],
+        entry: TileEntry,
+        n: usize,
+        join: impl FnOnce(&RawPlanes<'_>, &[u8]),
+    ) -> Result<&'a [u8], String> {
         let parts = TileParts::new(bytes, entry, self.split, n)?;
-        let mut nibbles = vec![0; n];
-        self.nibbles(parts.stream, &mut nibbles).map_err(|e| e.to_string())?;
-        let raw = read_raw(self.split.raw_bits, parts.raw, n)?;
-        for ((level, &nibble), &raw) in levels.iter_mut().zip(&nibbles).zip(&raw) {
-            *level = self.split.join(nibble, raw);
+        let planes = RawPlanes::new(self.split.raw_bits, n, parts.raw)?;
+        let mut scratch = SCRATCH.take();
+        let nibbles = &mut scratch.nibbles;
+        nibbles.resize(n, 0);
+        let decoded = self.nibbles(parts.stream, nibbles).map_err(|e| e.to_string());
+        if decoded.is_ok() {
+            join(&planes, nibbles);
         }
-        escapes::read(parts.escapes, n, |p, level| levels[p] = level)
+        SCRATCH.set(scratch);
+        decoded.map(|()| parts.escapes)
     }
 
     /// Decodes the nibbles of a tile of `rows` rows step by step: group g of 64 lanes works on rows
@@ -343,24 +405,4 @@ impl TileDecoder {
             }
         }
     }
-}
-
-fn read_raw(raw_bits: u32, mut bytes: &[u8], n: usize) -> Result<Vec<u8>, String> {
-    let mut raw = vec![0; n];
-    for (width, shift) in fields(raw_bits) {
-        let (plane, rest) = bytes.split_at(raw_bytes(width, n as u64) as usize);
-        bytes = rest;
-        let mask = ((1u32 << width) - 1) as u8;
-        for (group, &byte) in raw.chunks_mut((8 / width) as usize).zip(plane) {
-            for (i, r) in group.iter_mut().enumerate() {
-                *r |= ((byte >> (width * i as u32)) & mask) << shift;
-            }
-        }
-        let (whole, over) = (n * width as usize / 8, n * width as usize % 8);
-        if plane.get(whole).is_some_and(|&b| b >> over != 0) || plane.iter().skip(whole + 1).any(|&b| b != 0)
-        {
-            return Err("filling other than zero after raw bits".into());
-        }
-    }
-    Ok(raw)
 }

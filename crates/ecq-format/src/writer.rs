@@ -2,16 +2,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tempfile::NamedTempFile;
 
-use crate::directory::{Blob, Directory, Extent, Role, SourceFile, TensorRecord};
+use crate::directory::{Blob, Coded, Directory, Extent, Role, SourceFile, TensorRecord};
 use crate::encode::Encoder;
+use crate::side::Side;
 use crate::tile::ENTRY_BYTES;
-use crate::{Error, Result, VERSION, side, staging};
+use crate::{Error, Result, staging};
 
 /// Key of the directory in `__metadata__`.
 pub(crate) const METADATA_KEY: &str = "ecq";
@@ -81,7 +83,8 @@ impl Writer {
             return Err(Error::Exists(path.to_owned()));
         }
         let reserved = (header + 8).next_multiple_of(64);
-        let mut file = BufWriter::with_capacity(1 << 20, staging::file(path)?);
+        // tiles are larger and pass by the buffer
+        let mut file = BufWriter::with_capacity(1 << 16, staging::file(path)?);
         file.seek(SeekFrom::Start(reserved)).map_err(Error::io(path, "write"))?;
         Ok(Self {
             path: path.to_owned(),
@@ -140,14 +143,23 @@ impl Writer {
         Ok(())
     }
 
-    /// Codes a tensor. `planes` are its side data, as [`crate::directory::Coded::side_planes`] orders them.
-    pub fn coded(&mut self, head: TensorHead<'_>, encoder: &Encoder<'_>, planes: &[Vec<u8>]) -> Result<()> {
+    /// Codes a tensor. `side` has the planes that [`Coded::side_planes`] lists. `go_on` is told of the rows
+    /// that are done, and whether to go on is asked of it.
+    ///
+    /// Errors: [`Error::Unstorable`], [`Error::Io`], [`Error::Stopped`].
+    pub fn coded(
+        &mut self,
+        head: TensorHead<'_>,
+        encoder: &Encoder<'_>,
+        side: &Side,
+        mut go_on: impl FnMut(Range<usize>) -> bool,
+    ) -> Result<()> {
         self.check_name(head.name)?;
         if !self.at.is_multiple_of(8) {
             return Err(self.unstorable(head.name, "coded tensors must come before plain ones and blobs"));
         }
         let coded = encoder.coded();
-        if planes.iter().map(Vec::len).ne(coded.side_planes()) {
+        if side.lengths != coded.side_planes() {
             return Err(
                 self.unstorable(head.name, "the side data does not have the lengths that its scheme says")
             );
@@ -155,21 +167,20 @@ impl Writer {
         let [tiles, index, tables, side_data] = entry_names(head.name);
         let start = self.at;
         let mut entries = Vec::with_capacity(ENTRY_BYTES * coded.tiles() as usize);
-        encoder.run(|bytes, entry| {
+        encoder.run(|rows, bytes, entry| {
             entries.extend(entry.to_bytes());
-            self.put(bytes)
+            self.put(bytes)?;
+            if go_on(rows) { Ok(()) } else { Err(Error::Stopped) }
         })?;
         self.bytes_entry(tiles, start)?;
         let mut crc = crc32fast::Hasher::new();
-        let side_bytes = if planes.is_empty() { Vec::new() } else { side::encode(planes) };
-        for (name, bytes) in
-            [(index, entries), (tables, encoder.frequencies().to_bytes()), (side_data, side_bytes)]
-        {
+        let freqs = encoder.frequencies().to_bytes();
+        for (name, bytes) in [(index, &entries), (tables, &freqs), (side_data, &side.bytes)] {
             let start = self.at;
             if !bytes.is_empty() {
-                self.put(&bytes)?;
+                self.put(bytes)?;
                 self.bytes_entry(name, start)?;
-                crc.update(&bytes);
+                crc.update(bytes);
                 crc.update(&[0; 8][..(self.at - start) as usize - bytes.len()]);
             }
         }
@@ -193,7 +204,7 @@ impl Writer {
         Ok(())
     }
 
-    fn record(&mut self, head: TensorHead<'_>, coded: Option<crate::directory::Coded>, crc: u32) {
+    fn record(&mut self, head: TensorHead<'_>, coded: Option<Coded>, crc: u32) {
         let TensorHead { name, shape, dtype, source } = head;
         let (name, shape, dtype) = (name.into(), shape.into(), dtype.into());
         self.tensors.push(TensorRecord { name, shape, dtype, source, coded, crc });
@@ -220,8 +231,10 @@ impl Writer {
     /// Tensors appear in the directory in the order of their place in the sources.
     pub fn finish(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
         self.tensors.sort_by_key(|t| (t.source.file, t.source.offset));
+        let version = self.tensors.iter().filter_map(|t| t.coded.as_ref()).map(Coded::version).max();
+        let version = version.unwrap_or(1);
         let directory = Directory {
-            version: VERSION,
+            version,
             writer: concat!("ecq ", env!("CARGO_PKG_VERSION")).into(),
             lossless,
             sources,

@@ -90,7 +90,8 @@ fn lies_about_a_coded_tensor() {
         ("/tensors/0/coded/codec", json!("byte_pairs"), "corrupt", "corrupt tables"),
         ("/tensors/1/coded/codec", json!({"nibble": 64}), "corrupt", "corrupt tables"),
         ("/tensors/0/coded/codec", json!("huffman"), "header", "unknown variant"),
-        ("/tensors/0/coded/raw_bits", json!(9), "corrupt", "9 raw bits"),
+        ("/tensors/0/coded/raw_bits", json!(9), "corrupt", "needs version 2, the file is of version 1"),
+        ("/tensors/0/coded/raw_bits", json!(12), "corrupt", "12 raw bits"),
         ("/tensors/0/coded/raw_bits", json!(0), "corrupt", "corrupt index"),
         ("/tensors/0/coded/raw_bits", json!(8), "corrupt", "corrupt index"),
         ("/tensors/0/coded/center", json!(1 << 24 | 1), "corrupt", "around 16777217"),
@@ -151,7 +152,7 @@ fn lies_about_values_and_scales() {
 #[test]
 fn lies_about_the_file() {
     expect_lies(&[
-        ("/version", json!(2), "version", "format version 2"),
+        ("/version", json!(3), "version", "format version 3"),
         ("/version", json!(0), "version", "format version 0"),
         ("/version", json!(-1), "header", "directory"),
         ("/version", json!("1"), "header", "directory"),

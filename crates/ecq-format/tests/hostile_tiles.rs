@@ -11,6 +11,7 @@ use ecq_format::Writer;
 use ecq_format::directory::{Extent, Role, Scales, SourceFile};
 use ecq_format::encode::{Encoder, histogram};
 use ecq_format::plan::Plan;
+use ecq_format::side::Side;
 use ecq_format::writer::TensorHead;
 use place::Place;
 use serde_json::json;
@@ -95,7 +96,7 @@ fn streams_a_byte_too_short_or_too_long() {
             if change < 0 {
                 // or it would be noticed as filling that is not zero
                 let raw_bits = lying.directory["tensors"][0]["coded"]["raw_bits"].as_u64().unwrap() as u32;
-                let stream = ecq_format::tile::raw_bytes(raw_bits, 200) as usize;
+                let stream = ecq_format::planes::raw_bytes(raw_bits, 200) as usize;
                 lying.entry("n#tiles")[stream + changed as usize] = 0;
             }
             lying.checksum_tile(0, "n");
@@ -338,7 +339,7 @@ fn what_the_writer_refuses() {
     let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, &t.matrix).unwrap();
     let source = Extent { file: 0, offset: 0, len: 1 };
     let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "BF16", source };
-    if writer.coded(head, &encoder, &t.planes).is_ok() {
+    if writer.coded(head, &encoder, &Side::new(&t.planes), |_| true).is_ok() {
         let (name, format, sha256) = ("s".into(), "gguf".into(), "0".repeat(64));
         let source = SourceFile { name, format, size: 1, sha256, verbatim: 0 };
         if writer.finish(vec![source], false).is_ok() {

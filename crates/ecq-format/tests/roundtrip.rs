@@ -105,7 +105,7 @@ prop_compose! {
         };
         let named = |(i, b)| (format!("file-{i}.json"), bytes(b));
         let plain = plains.into_iter().map(|(i, (shape, seed))| plain(i, shape, seed)).collect();
-        Model { coded, plain, blobs: blobs.into_iter().enumerate().map(named).collect() }
+        Model { coded, floats: Vec::new(), plain, blobs: blobs.into_iter().enumerate().map(named).collect() }
     }
 }
 

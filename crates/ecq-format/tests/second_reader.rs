@@ -6,9 +6,10 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{Coded, Draw, Matrix, Model, one_of_everything};
+use common::{Coded, Draw, Floats, Matrix, Model, Part, floats, one_of_everything, read};
 use ecq_format::directory::{Scales, Values};
 use ecq_format::encode::Profile;
+use ecq_format::pattern::FloatFormat;
 use serde_json::{Value, json};
 
 const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/reader.py");
@@ -157,6 +158,63 @@ fn tensor(
     let values = Values { step: f64::from(0.1f32), bias: -8.0, offset: f64::from(0.3f32), scales };
     let shape = vec![rows as u64, cols as u64];
     Coded { name, shape, matrix, profile, center: 0, raw_bits: raw..=raw, values, planes }
+}
+
+/// The value of a float from its bits, by the definition of its format.
+fn value(format: FloatFormat, bits: u16) -> f32 {
+    match format {
+        FloatFormat::Bf16 => f32::from_bits(u32::from(bits) << 16),
+        FloatFormat::F16 => half((bits >> 8) as u8, bits as u8),
+        FloatFormat::F8E5M2 => half(bits as u8, 0),
+        FloatFormat::F8E4M3 => {
+            let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+            let value = match (exponent, bits & 7) {
+                (15, 7) => f32::NAN,
+                (0, _) => mantissa * 2f32.powi(-9),
+                _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+            };
+            if bits & 0x80 == 0 { value } else { -value }
+        }
+    }
+}
+
+#[test]
+fn the_second_reader_agrees_on_floats() {
+    let mut draw = Draw(17);
+    let mut model = Model::default();
+    for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
+        for (profile, shape) in [(Profile::Cpu, [37, 41]), (Profile::Gpu, [9, 67])] {
+            for wild in [false, true] {
+                let bytes = floats(format, (shape[0] * shape[1]) as usize, wild, &mut draw);
+                let name = format!("{format:?}.{profile:?}.{wild}");
+                model.floats.push(Floats { name, shape: shape.into(), format, profile, bytes });
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    model.write(&path, false, 0).unwrap();
+    let found = read(&path).unwrap();
+    assert_eq!(found.directory.version, 2);
+    let expected: Vec<Value> = model
+        .floats
+        .iter()
+        .zip(&found.tensors)
+        .map(|(t, part)| {
+            let Part::Floats { levels, bytes, .. } = part else { panic!("{} is not of floats", t.name) };
+            assert!(*bytes == t.bytes, "{}", t.name);
+            let levels: Vec<u8> = levels.iter().flat_map(|q| q.to_le_bytes()).collect();
+            let bits = t
+                .bytes
+                .chunks(t.format.bytes())
+                .map(|b| u16::from_le_bytes([b[0], b.get(1).copied().unwrap_or(0)]));
+            let values = bits.map(|b| value(t.format, b));
+            let values = values.map(|w| if w.is_nan() { 0x7fc0_0000 } else { w.to_bits() });
+            let weights: Vec<u8> = values.flat_map(u32::to_le_bytes).collect();
+            json!({"name": t.name, "levels": crc32fast::hash(&levels), "weights": crc32fast::hash(&weights)})
+        })
+        .collect();
+    assert_eq!(second_reader(&path), expected);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::ops::Range;
 use ecq_format::directory::{Scales, Values};
 use ecq_format::encode::{Encoder, Levels, Profile, histogram};
 use ecq_format::plan::{Histogram, Plan};
+use ecq_format::side::Side;
 use half::f16;
 
 use crate::Error;
@@ -144,12 +145,12 @@ impl<'a> Quantized<'a> {
         let shape = [self.weights.rows() as u64, self.weights.cols() as u64];
         let encoder = self.encoder(&shape, profile)?;
         let mut bytes = 0;
-        let counted: Result<(), std::convert::Infallible> = encoder.run(|tile, _| {
+        let counted: Result<(), std::convert::Infallible> = encoder.run(|_, tile, _| {
             bytes += tile.len();
             Ok(())
         });
         let Ok(()) = counted;
-        let side = if self.planes.is_empty() { 0 } else { ecq_format::side::encode(&self.planes).len() };
+        let side = Side::new(&self.planes).bytes();
         let index = ecq_format::tile::ENTRY_BYTES * encoder.coded().tiles() as usize;
         let parts = [bytes, index, encoder.frequencies().to_bytes().len(), side];
         Ok(8.0 * parts.iter().map(|n| n.next_multiple_of(8)).sum::<usize>() as f64)
@@ -223,8 +224,7 @@ fn native<'a>(
         (row, column) => Scales::RowColumn { row, column },
     };
     let mut rule = Rule::Uniform { step: 1.0, between: false, row, column };
-    let side = if planes.is_empty() { 0 } else { ecq_format::side::encode(&planes).len() };
-    rate::meet(weights, &mut rule, side, bits, profile, range.1.max(-range.0));
+    rate::meet(weights, &mut rule, Side::new(&planes).bytes(), bits, profile, range.1.max(-range.0));
     loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
 }
 

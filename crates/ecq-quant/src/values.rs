@@ -3,9 +3,11 @@
 use std::ops::Range;
 
 use ecq_format::directory::{Coded, Scales, Values};
+use ecq_format::pattern::{FloatFormat, Pattern};
 use half::f16;
 
-/// Turns levels of a coded tensor into weights: `w = step * (s * (q + bias) + m) + offset`, in f32.
+/// Turns levels of a coded tensor into weights: `w = step * (s * (q + bias) + m) + offset`, in f32, or the value of the
+/// level's bit pattern.
 pub struct Dequantizer {
     cols: usize,
     step: f32,
@@ -18,6 +20,23 @@ enum Table {
     None,
     RowColumn { row: Vec<f32>, column: Vec<f32> },
     Group { size: usize, scale: Vec<f32>, min: Vec<f32> },
+    Pattern(Pattern),
+}
+
+/// The value of a float from its bits, exactly; of 8-bit formats the lower byte counts.
+#[inline]
+pub fn from_bits(format: FloatFormat, bits: u16) -> f32 {
+    match format {
+        FloatFormat::Bf16 => f32::from_bits(u32::from(bits) << 16),
+        FloatFormat::F16 => f16::from_bits(bits).to_f32(),
+        FloatFormat::F8E5M2 => f16::from_bits(bits << 8).to_f32(),
+        FloatFormat::F8E4M3 => {
+            // moved to the place of a binary16's exponent and mantissa, which is biased by 8 more
+            let value = f16::from_bits((bits & 0x7f) << 7).to_f32() * 256.0;
+            let value = if bits & 0x7f == 0x7f { f32::NAN } else { value };
+            if bits & 0x80 == 0 { value } else { -value }
+        }
+    }
 }
 
 /// A scale byte: eighths of an octave around 128.
@@ -40,7 +59,11 @@ pub fn octaves(byte: u8) -> f32 {
 impl Dequantizer {
     /// For a tensor and the planes of its side data.
     pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Self {
-        Self::with(&coded.values, coded.rows as usize, coded.cols as usize, planes)
+        let mut made = Self::with(&coded.values, coded.rows as usize, coded.cols as usize, planes);
+        if let Some(pattern) = coded.pattern {
+            made.scales = Table::Pattern(pattern);
+        }
+        made
     }
 
     pub(crate) fn with(values: &Values, rows: usize, cols: usize, planes: &[Vec<u8>]) -> Self {
@@ -85,6 +108,11 @@ impl Dequantizer {
         let value = |q: i32, s: f32, m: f32| self.step * (s * (q as f32 + self.bias) + m) + self.offset;
         match &self.scales {
             Table::None => out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q, 1.0, 0.0)),
+            Table::Pattern(pattern) => {
+                // the decoder refuses levels without a pattern
+                let value = |q| from_bits(pattern.format, pattern.bits(q).unwrap_or(0));
+                out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q));
+            }
             Table::RowColumn { row: scale, column } => {
                 for ((w, &q), c) in out.iter_mut().zip(levels).zip(column) {
                     *w = value(q, scale[row] * c, 0.0);
@@ -103,7 +131,37 @@ impl Dequantizer {
 
 #[cfg(test)]
 mod tests {
-    use super::octaves;
+    use super::*;
+
+    #[test]
+    fn floats_of_eight_bits_have_the_values_of_their_formats() {
+        for bits in 0..=255u16 {
+            let sign = if bits & 0x80 == 0 { 1.0 } else { -1.0 };
+            let (exponent, mantissa) = (i32::from(bits >> 3 & 15), f32::from(bits & 7));
+            let expected = match (exponent, bits & 7) {
+                (15, 7) => f32::NAN,
+                (0, _) => mantissa * 2f32.powi(-9),
+                _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+            };
+            let found = from_bits(FloatFormat::F8E4M3, bits);
+            assert!(
+                found.to_bits() == (sign * expected).to_bits() || (found.is_nan() && expected.is_nan()),
+                "{bits:#x}"
+            );
+            let (exponent, mantissa) = (i32::from(bits >> 2 & 31), f32::from(bits & 3));
+            let expected = match (exponent, bits & 3) {
+                (31, 0) => f32::INFINITY,
+                (31, _) => f32::NAN,
+                (0, _) => mantissa * 2f32.powi(-16),
+                _ => (4.0 + mantissa) * 2f32.powi(exponent - 17),
+            };
+            let found = from_bits(FloatFormat::F8E5M2, bits);
+            assert!(
+                found.to_bits() == (sign * expected).to_bits() || (found.is_nan() && expected.is_nan()),
+                "{bits:#x}"
+            );
+        }
+    }
 
     #[test]
     fn scale_bytes_are_correctly_rounded_powers() {

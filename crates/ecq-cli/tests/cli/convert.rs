@@ -66,6 +66,30 @@ fn a_safetensors_file_comes_back_byte_for_byte() {
     }
 }
 
+#[test]
+fn floats_are_coded_and_come_back_byte_for_byte() {
+    let source = fixture("floats.safetensors");
+    for profile in PROFILES {
+        let folder = Folder::new();
+        let (file, back) = (folder.at("model.ecq"), folder.at("back.safetensors"));
+        ok(&["convert", &source, "-o", &file, "--scheme", "lossless", "--profile", profile]);
+        look_at_lossless(&file, &source);
+        ok(&["restore", &file, "-o", &back]);
+        assert!(std::fs::read(&source).unwrap() == std::fs::read(&back).unwrap(), "{profile}");
+        let json: Value = serde_json::from_str(&ok(&["inspect", &file, "--json"])).unwrap();
+        assert_eq!(json["version"], 2);
+        let coded = |name: &str| {
+            let all = json["tensors"].as_array().unwrap();
+            all.iter().find(|t| t["name"] == name).unwrap()["scheme"] == "lossless"
+        };
+        assert!(["bf16.odd", "f16.odd", "f8.e4m3", "f8.e5m2", "bf16.equal"].into_iter().all(coded), "{json}");
+        assert!(!["bf16.norm", "f8.any", "f8.small"].into_iter().any(coded), "{json}");
+        for dtype in ["f32", "f16", "bf16"] {
+            ok(&["restore", &file, "-o", &back, "--dtype", dtype, "--force"]);
+        }
+    }
+}
+
 /// File names of a folder, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).unwrap();

@@ -14,11 +14,17 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use ecq_format::pattern::FloatFormat;
 use memmap2::Mmap;
 
 pub use error::SourceError;
 use error::clip;
+
+/// Bytes of a file that are read before its pages are given back.
+#[cfg(unix)]
+const HELD: u64 = 256 << 20;
 
 /// Bounds on what is read from a file before its contents are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,12 +73,27 @@ pub struct SourceFile {
     /// How the file is laid out.
     pub format: FileFormat,
     map: Mmap,
+    /// Bytes that were read, again and again ones too.
+    used: AtomicU64,
 }
 
 impl SourceFile {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Is told how many bytes were read. Now and then the memory of all pages is given back, so that a process that
+    /// reads a whole model does not hold it; pages that are read again come from the system's cache or the disk.
+    pub(crate) fn used(&self, bytes: usize) {
+        let before = self.used.fetch_add(bytes as u64, Ordering::Relaxed);
+        #[cfg(unix)]
+        if before / HELD != (before + bytes as u64) / HELD {
+            // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
+            // same bytes; the file stays as it is by the same assumption that the map rests on.
+            let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            dropped.unwrap_or_else(|e| tracing::debug!("the system keeps pages in memory: {e}"));
+        }
     }
 }
 
@@ -103,6 +124,10 @@ pub enum SourceType {
     F16,
     /// bfloat16.
     BF16,
+    /// 8 bits, 4 of them exponent.
+    F8E4M3,
+    /// 8 bits, 5 of them exponent.
+    F8E5M2,
     /// GGUF block of 32 four-bit codes with one scale.
     Q4_0,
     /// GGUF block of 32 four-bit codes with scale and minimum.
@@ -121,6 +146,8 @@ impl SourceType {
             ("F32", _) => Self::F32,
             ("F16", _) => Self::F16,
             ("BF16", _) => Self::BF16,
+            ("F8_E4M3", false) => Self::F8E4M3,
+            ("F8_E5M2", false) => Self::F8E5M2,
             ("Q4_0", true) => Self::Q4_0,
             ("Q4_1", true) => Self::Q4_1,
             ("Q8_0", true) => Self::Q8_0,
@@ -134,6 +161,8 @@ impl SourceType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::F8E4M3 => "F8_E4M3",
+            Self::F8E5M2 => "F8_E5M2",
             Self::Q4_0 => "Q4_0",
             Self::Q4_1 => "Q4_1",
             Self::Q8_0 => "Q8_0",
@@ -141,9 +170,23 @@ impl SourceType {
         }
     }
 
-    /// Whether it is F32, F16 or BF16, which [`crate::blocks::to_f32`] reads.
-    pub fn is_float(&self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::BF16)
+    /// The format of floats that are coded by their bit patterns.
+    pub fn pattern_format(&self) -> Option<FloatFormat> {
+        match self {
+            Self::F16 => Some(FloatFormat::F16),
+            Self::BF16 => Some(FloatFormat::Bf16),
+            Self::F8E4M3 => Some(FloatFormat::F8E4M3),
+            Self::F8E5M2 => Some(FloatFormat::F8E5M2),
+            _ => None,
+        }
+    }
+
+    /// Bytes of a float of a type that [`crate::blocks::to_f32`] reads.
+    pub fn float_bytes(&self) -> Option<usize> {
+        match self {
+            Self::F32 => Some(4),
+            other => other.pattern_format().map(FloatFormat::bytes),
+        }
     }
 }
 
@@ -208,7 +251,7 @@ impl Source {
             source.tensors = safetensors::parse(path, &map, 0, limits)?;
             FileFormat::Safetensors
         };
-        source.files.push(SourceFile { name, path: path.into(), format, map });
+        source.files.push(SourceFile { name, path: path.into(), format, map, used: AtomicU64::new(0) });
         Ok(source)
     }
 
@@ -219,7 +262,8 @@ impl Source {
             let map = map_file(&path)?;
             source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
-            source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
+            let (format, used) = (FileFormat::Safetensors, AtomicU64::new(0));
+            source.files.push(SourceFile { name, path, format, map, used });
         }
         let owners = check_unique(&source.tensors, |file| &source.files[file].path)?;
         if let Some(index) = &plan.index {

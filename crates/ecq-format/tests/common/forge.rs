@@ -91,7 +91,7 @@ impl Forge {
         let raw = self.directory["tensors"][tensor]["coded"]["raw_bits"].as_u64().unwrap() as u32;
         let shape = &self.directory["tensors"][tensor]["shape"];
         let weights = shape[0].as_u64().unwrap() * shape[1].as_u64().unwrap();
-        let len = ecq_format::tile::raw_bytes(raw, weights) as usize + (u32_at(0) + u32_at(4)) as usize;
+        let len = ecq_format::planes::raw_bytes(raw, weights) as usize + (u32_at(0) + u32_at(4)) as usize;
         let crc = crc32fast::hash(&self.entry(&format!("{name}#tiles"))[..len]);
         self.entry(&format!("{name}#index"))[8..12].copy_from_slice(&crc.to_le_bytes());
         self.checksum(tensor);

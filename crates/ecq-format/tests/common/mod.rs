@@ -8,8 +8,10 @@ use std::path::Path;
 
 use ecq_format::directory::{Directory, Extent, Role, Scales, SourceFile, Values};
 use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::pattern::{self, FloatFormat, Pattern};
 use ecq_format::plan::Plan;
 use ecq_format::reader::Tensor;
+use ecq_format::side::Side;
 use ecq_format::writer::TensorHead;
 use ecq_format::{Dtype, Limits, Reader, Result, Writer};
 
@@ -81,10 +83,33 @@ pub struct Plain {
     pub bytes: Vec<u8>,
 }
 
+/// Floats to be coded without loss.
+#[derive(Clone, Debug)]
+pub struct Floats {
+    pub name: String,
+    pub shape: Vec<u64>,
+    pub format: FloatFormat,
+    pub profile: Profile,
+    pub bytes: Vec<u8>,
+}
+
+impl Floats {
+    /// The type's name in safetensors.
+    pub fn dtype(&self) -> &'static str {
+        match self.format {
+            FloatFormat::Bf16 => "BF16",
+            FloatFormat::F16 => "F16",
+            FloatFormat::F8E4M3 => "F8_E4M3",
+            FloatFormat::F8E5M2 => "F8_E5M2",
+        }
+    }
+}
+
 /// What goes into a file.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     pub coded: Vec<Coded>,
+    pub floats: Vec<Floats>,
     pub plain: Vec<Plain>,
     pub blobs: Vec<(String, Vec<u8>)>,
 }
@@ -105,7 +130,16 @@ impl Model {
             let counts = histogram(&t.matrix, t.matrix.rows, t.matrix.cols, t.center);
             let plan = Plan::cheapest(&counts, t.raw_bits.clone()).unwrap();
             let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, &t.matrix).unwrap();
-            writer.coded(head, &encoder, &t.planes)?;
+            writer.coded(head, &encoder, &Side::new(&t.planes), |_| true)?;
+        }
+        for t in &self.floats {
+            let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
+            offset += source.len;
+            let head = TensorHead { name: &t.name, shape: &t.shape, dtype: t.dtype(), source };
+            let cols = *t.shape.last().unwrap() as usize;
+            let (pattern, plan) = pattern::plan(t.format, &t.bytes, cols).unwrap();
+            let encoder = Encoder::floats("lossless", &t.shape, t.profile, &plan, pattern, &t.bytes).unwrap();
+            writer.coded(head, &encoder, &Side::new(&[]), |_| true)?;
         }
         for t in &self.plain {
             let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
@@ -137,6 +171,7 @@ pub struct Contents {
 pub enum Part {
     Plain(Vec<u8>),
     Coded { levels: Vec<i32>, planes: Vec<Vec<u8>> },
+    Floats { pattern: Pattern, levels: Vec<i32>, bytes: Vec<u8> },
 }
 
 /// Reads all there is, so that every checksum is looked at.
@@ -149,11 +184,19 @@ pub fn read(path: &Path) -> Result<Contents> {
             Tensor::Plain(bytes) => Part::Plain(bytes.to_vec()),
             Tensor::Coded(tensor) => {
                 let (mut levels, mut tile) = (Vec::new(), Vec::new());
+                let (mut bytes, mut floats) = (Vec::new(), Vec::new());
                 for i in 0..tensor.tiles() {
                     tensor.levels(i, &mut tile)?;
                     levels.extend(&tile);
+                    if tensor.coded().pattern.is_some() {
+                        tensor.floats(i, &mut bytes)?;
+                        floats.extend(&bytes);
+                    }
                 }
-                Part::Coded { levels, planes: tensor.side()? }
+                match tensor.coded().pattern {
+                    Some(pattern) => Part::Floats { pattern, levels, bytes: floats },
+                    None => Part::Coded { levels, planes: tensor.side()? },
+                }
             }
         });
     }
@@ -161,6 +204,26 @@ pub fn read(path: &Path) -> Result<Contents> {
         contents.blobs.push(reader.blob(i)?);
     }
     Ok(contents)
+}
+
+/// Bytes of floats: wild ones are any bits, others lie around 0 with some zeros, infinities and the like.
+pub fn floats(format: FloatFormat, count: usize, wild: bool, draw: &mut Draw) -> Vec<u8> {
+    let exponents = 1u32 << (format.bits() - 1 - format.mantissa());
+    let weight = |draw: &mut Draw| {
+        let exponent = match draw.below(500) {
+            0 => 0,
+            1 => exponents - 1,
+            _ => exponents * 2 / 3 - draw.bits().leading_zeros().min(exponents / 2),
+        };
+        let bits = exponent << format.mantissa() | draw.below(1 << format.mantissa());
+        bits | draw.below(2) << (format.bits() - 1)
+    };
+    let mut bytes = Vec::new();
+    for _ in 0..count {
+        let bits = if wild { draw.bits() } else { weight(draw) };
+        bytes.extend(&bits.to_le_bytes()[..format.bytes()]);
+    }
+    bytes
 }
 
 /// A file of a few kilobytes that has one of everything.
@@ -205,6 +268,7 @@ pub fn one_of_everything() -> Model {
             plain("norm", "F32", Some(Dtype::F32), &[3], &[0, 0, 128, 63, 0, 0, 0, 64, 0, 0, 64, 64]),
             plain("odd", "Q6_K", None, &[256], &draw.bytes(21)),
         ],
+        floats: vec![],
         blobs: vec![("config.json".into(), b"[1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]".into())],
     }
 }

@@ -226,7 +226,9 @@ fn nibble_steps(
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => arch::avx512::decode(isa, table, state, bytes, at, steps, out, pitch),
+        InstructionSet::Avx512 => {
+            arch::avx512::nibble_decode::decode(isa, table, state, bytes, at, steps, out, pitch)
+        }
         #[cfg(target_arch = "aarch64")]
         InstructionSet::Neon => arch::neon::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
         _ => scalar_steps(table, state, bytes, at, steps, out, pitch),

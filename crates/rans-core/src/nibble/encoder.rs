@@ -57,7 +57,7 @@ pub fn encode_with(
 fn known(isa: Isa, table: &EncodeTable, symbols: &[u8]) -> bool {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => arch::avx512::known(isa, table, symbols),
+        InstructionSet::Avx512 => arch::avx512::nibble_encode::known(isa, table, symbols),
         _ => !symbols.iter().fold(false, |any, &s| any | table.absent[usize::from(s)]),
     }
 }
@@ -149,7 +149,7 @@ impl Encoder<'_> {
         let symbols = &self.symbols[from * GROUP..];
         let left = match self.isa.set() {
             #[cfg(target_arch = "x86_64")]
-            InstructionSet::Avx512 => arch::avx512::encode(
+            InstructionSet::Avx512 => arch::avx512::nibble_encode::encode(
                 self.isa,
                 self.table,
                 state,

@@ -1,7 +1,7 @@
 //! The `nibble` codec.
 
 use rans_core::nibble::{
-    DecodeTable, Decoder, EncodeTable, Frequencies, GROUP, Strips, decode_with, encode, max_len,
+    DecodeTable, Decoder, EncodeTable, Frequencies, GROUP, Strips, decode_with, encode_with, max_len,
 };
 use rans_core::{Error, Isa};
 
@@ -53,11 +53,30 @@ fn agreed(table: &DecodeTable, strips: &Strips, bytes: &[u8], random: &mut Rando
     expected
 }
 
-fn coded(freqs: &Frequencies, strips: &Strips, symbols: &[u8]) -> Vec<u8> {
-    let mut out = vec![0; max_len(strips)];
-    let len = encode(&EncodeTable::new(freqs), strips, symbols, &mut out).unwrap();
+/// What an encoder makes of these symbols in a buffer of this size.
+fn code(
+    isa: Isa,
+    freqs: &Frequencies,
+    strips: &Strips,
+    symbols: &[u8],
+    size: usize,
+) -> Result<Vec<u8>, Error> {
+    let mut out = vec![0; size];
+    let len = encode_with(isa, &EncodeTable::new(freqs), strips, symbols, &mut out)?;
     out.truncate(len);
-    out
+    Ok(out)
+}
+
+/// The stream, on which all encoders agree.
+fn coded(freqs: &Frequencies, strips: &Strips, symbols: &[u8]) -> Vec<u8> {
+    let stream = code(Isa::SCALAR, freqs, strips, symbols, max_len(strips)).unwrap();
+    for isa in fast() {
+        assert!(
+            code(isa, freqs, strips, symbols, max_len(strips)).as_ref() == Ok(&stream),
+            "{isa:?} {strips:?}"
+        );
+    }
+    stream
 }
 
 /// Layouts of this many lanes: empty, a few symbols a lane, ends at every place, strips of a tile whose last are short.
@@ -146,4 +165,33 @@ fn a_single_symbol_needs_no_stream() {
     let strips = Strips::new(192, 333, 900).unwrap();
     assert!(agreed(&table, &strips, &[], &mut random).is_ok());
     assert_eq!(agreed(&table, &strips, &[7; 9], &mut random), Err(Error::TrailingBytes { left: 9 }));
+}
+
+#[test]
+fn encoders_refuse_alike() {
+    let mut random = Random::new(5);
+    let strips = Strips::new(192, 500, 1333).unwrap();
+    let freqs = frequencies(6, &mut random); // two symbols
+    let symbols = symbols(&freqs, strips.symbols(), &mut random);
+    let stream = coded(&freqs, &strips, &symbols);
+    for isa in Isa::all() {
+        for size in (0..stream.len() + 200).step_by(7).chain([stream.len() - 1, stream.len()]) {
+            let expected = if size < stream.len() {
+                Err(Error::BufferTooSmall { needed: max_len(&strips), given: size })
+            } else {
+                Ok(stream.clone())
+            };
+            assert!(code(isa, &freqs, &strips, &symbols, size) == expected, "{isa:?} {size}");
+        }
+        for _ in 0..300 {
+            let position = random.below(symbols.len());
+            let mut bad = symbols.clone();
+            let strange = random.next() as u8;
+            if freqs.as_array().get(usize::from(strange)).is_none_or(|&f| f == 0) {
+                bad[position] = strange;
+                let expected = Error::SymbolWithoutFrequency { position, symbol: strange };
+                assert_eq!(code(isa, &freqs, &strips, &bad, max_len(&strips)), Err(expected), "{isa:?}");
+            }
+        }
+    }
 }

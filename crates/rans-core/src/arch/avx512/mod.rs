@@ -1,11 +1,8 @@
 //! AVX-512 as Ice Lake and Zen 4 have it.
 
 pub(crate) mod byte;
-mod nibble_decode;
-mod nibble_encode;
-
-pub(crate) use nibble_decode::decode;
-pub(crate) use nibble_encode::{encode, known};
+pub(crate) mod nibble_decode;
+pub(crate) mod nibble_encode;
 
 use core::arch::x86_64::*;
 

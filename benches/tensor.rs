@@ -1,0 +1,66 @@
+//! A file with one coded tensor.
+
+use std::ops::{Range, RangeInclusive};
+use std::path::Path;
+
+use ecq_format::directory::{Extent, Role, Scales, SourceFile, Values};
+use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::plan::Plan;
+use ecq_format::writer::TensorHead;
+use ecq_format::{Result, Writer};
+
+/// Name of the tensor.
+pub const NAME: &str = "w";
+
+/// Gaussian levels, repeated: what absmax int4 with groups of 32 makes of weights, times `wider`.
+pub struct Gaussian {
+    /// Columns of the matrix.
+    pub cols: usize,
+    /// Levels that are repeated.
+    pub levels: Vec<i32>,
+}
+
+impl Gaussian {
+    /// Levels around 0, of `wider` times the usual spread.
+    pub fn new(cols: usize, wider: i32) -> Self {
+        let nibbles = crate::gaussian_nibbles((1 << 20) - 3);
+        Self { cols, levels: nibbles.iter().map(|&n| (i32::from(n) - 8) * wider).collect() }
+    }
+}
+
+impl Levels for Gaussian {
+    fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
+        let mut at = rows.start * self.cols % self.levels.len();
+        for out in out {
+            *out = self.levels[at];
+            at = (at + 1) % self.levels.len();
+        }
+    }
+}
+
+/// Writes a file with tensor [`NAME`]; returns the bytes of all its weights, scales in them.
+pub fn write(
+    path: &Path,
+    rows: usize,
+    levels: &Gaussian,
+    raw_bits: RangeInclusive<u32>,
+    scales: Scales,
+) -> Result<u64> {
+    let shape = [rows as u64, levels.cols as u64];
+    let values = Values { step: 0.015625, bias: 0.0, offset: 0.0, scales };
+    let counts = histogram(levels, rows, levels.cols, 0);
+    let plan = Plan::cheapest(&counts, raw_bits).expect("there are levels");
+    let encoder = Encoder::new("bench", &shape, values, Profile::Cpu, &plan, levels).expect("a valid tensor");
+    // scales of 1
+    let planes = encoder.coded().side_planes();
+    let planes: Vec<_> = planes.iter().enumerate().map(|(i, &n)| vec![[0x3c, 0][i % 2]; n]).collect();
+    let mut writer = Writer::create(path, true, 0)?;
+    let source = Extent { file: 0, offset: 0, len: 1 };
+    writer.coded(TensorHead { name: NAME, shape: &shape, dtype: "F32", source }, &encoder, &planes)?;
+    let verbatim = writer.blob("bench", Role::Verbatim, &[])?;
+    let sha256 = "0".repeat(64);
+    writer.finish(
+        vec![SourceFile { name: "bench".into(), format: "gguf".into(), size: 1, sha256, verbatim }],
+        false,
+    )
+}

@@ -1,0 +1,173 @@
+//! Vectors to multiply with, prepared once for any number of matrices.
+
+use std::sync::Arc;
+
+use crate::{BLOCK, LANE, LANES};
+
+/// Columns that share a scale in [`Precision::Int8`].
+const SCALED: usize = 32;
+/// Columns are filled up with zeros to a multiple of this.
+const FILL: usize = 2 * BLOCK;
+/// 1.5 * 2^23: added to a small number, it leaves the nearest integer in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// How vectors are held, and so in which arithmetic products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Precision {
+    /// As they are. Every product and sum is in f32.
+    F32,
+    /// As integers -127..=127, blocks of 32 columns sharing an f32 scale: the largest magnitude of a block becomes 127.
+    /// Four products at a time are summed exactly, the rest is in f32.
+    Int8,
+}
+
+/// One or more vectors of `cols` numbers, ready for [`Matrix::multiply`](crate::Matrix::multiply).
+///
+/// They serve every matrix of as many columns with the same column scales, which most tensors do not have.
+#[derive(Clone, Debug)]
+pub struct Activations {
+    cols: usize,
+    count: usize,
+    padded: usize,
+    columns: Arc<[f32]>,
+    pub(crate) data: Data,
+    /// Of each vector: the sum of what `data` holds.
+    pub(crate) totals: Vec<f32>,
+    /// Of each vector: the sum before column scales.
+    pub(crate) sums: Vec<f32>,
+}
+
+/// Vectors one after another, each [`Activations::padded`] columns long.
+#[derive(Clone, Debug)]
+pub(crate) enum Data {
+    /// In each block of 64, element `16 k + i` is column `4 i + k`: lane i of the k-th vector.
+    F32(Vec<f32>),
+    /// Integers in order of columns, and a scale for each four columns.
+    Int8 { values: Vec<i8>, scales: Vec<f32> },
+}
+
+impl Activations {
+    /// Prepares `x.len() / cols` vectors that lie one after another.
+    ///
+    /// # Panics
+    /// If `x` is empty or not a whole number of vectors.
+    pub fn new(precision: Precision, cols: usize, x: &[f32]) -> Self {
+        Self::with_columns(precision, cols, x, &Arc::from([]))
+    }
+
+    /// Multiplies columns with these scales first, if there are any.
+    pub(crate) fn with_columns(precision: Precision, cols: usize, x: &[f32], columns: &Arc<[f32]>) -> Self {
+        assert!(
+            cols > 0 && !x.is_empty() && x.len().is_multiple_of(cols),
+            "{} numbers for {cols} columns",
+            x.len()
+        );
+        let (count, padded) = (x.len() / cols, cols.next_multiple_of(FILL));
+        let mut all = Self {
+            cols,
+            count,
+            padded,
+            columns: columns.clone(),
+            data: match precision {
+                Precision::F32 => Data::F32(Vec::with_capacity(count * padded)),
+                Precision::Int8 => Data::Int8 {
+                    values: Vec::with_capacity(count * padded),
+                    scales: Vec::with_capacity(count * padded / LANE),
+                },
+            },
+            totals: Vec::with_capacity(count),
+            sums: Vec::with_capacity(count),
+        };
+        let mut scaled = vec![0.0; padded];
+        for x in x.chunks_exact(cols) {
+            all.sums.push(sum(x));
+            scaled[..cols].copy_from_slice(x);
+            scaled.iter_mut().zip(columns.iter()).for_each(|(x, c)| *x *= c);
+            all.push(&scaled);
+        }
+        all
+    }
+
+    fn push(&mut self, x: &[f32]) {
+        let total = match &mut self.data {
+            Data::F32(data) => {
+                for block in x.as_chunks::<BLOCK>().0 {
+                    data.extend((0..BLOCK).map(|i| block[LANE * (i % LANES) + i / LANES]));
+                }
+                sum(x)
+            }
+            Data::Int8 { values, scales } => {
+                let mut total = 0.0;
+                for block in x.as_chunks::<SCALED>().0 {
+                    let scale = quantize(block, values);
+                    scales.extend([scale; SCALED / LANE]);
+                    let sum: i32 = values[values.len() - SCALED..].iter().map(|&v| i32::from(v)).sum();
+                    total += f64::from(scale) * f64::from(sum);
+                }
+                total as f32
+            }
+        };
+        self.totals.push(total);
+    }
+
+    /// Columns of each vector.
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    /// Number of vectors.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How they are held.
+    pub fn precision(&self) -> Precision {
+        match self.data {
+            Data::F32(_) => Precision::F32,
+            Data::Int8 { .. } => Precision::Int8,
+        }
+    }
+
+    /// The number at a column as products see it: column scales in it, and rounded.
+    pub fn value(&self, vector: usize, col: usize) -> f32 {
+        assert!(vector < self.count && col < self.cols);
+        let at = vector * self.padded + col;
+        match &self.data {
+            Data::F32(data) => {
+                let (block, i) = (at / BLOCK * BLOCK, at % BLOCK);
+                data[block + i % LANE * LANES + i / LANE]
+            }
+            Data::Int8 { values, scales } => scales[at / LANE] * f32::from(values[at]),
+        }
+    }
+
+    /// Columns with filling: a multiple of 128.
+    pub(crate) fn padded(&self) -> usize {
+        self.padded
+    }
+
+    /// Whether these are the column scales that the vectors were multiplied with.
+    pub(crate) fn has_columns(&self, columns: &Arc<[f32]>) -> bool {
+        Arc::ptr_eq(&self.columns, columns) || self.columns == *columns
+    }
+}
+
+/// In f64, for it happens once a vector.
+fn sum(x: &[f32]) -> f32 {
+    x.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
+}
+
+/// Appends the integers of a block; returns its scale, NaN if a number is not finite.
+fn quantize(block: &[f32; SCALED], values: &mut Vec<i8>) -> f32 {
+    // as integers, magnitudes compare like the numbers, with infinities and NaNs on top
+    let most = block.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
+    if most >= f32::INFINITY.to_bits() {
+        values.extend([0; SCALED]);
+        return f32::NAN;
+    }
+    let most = f32::from_bits(most);
+    // denormal numbers would need a factor that is none
+    let factor = if most < f32::MIN_POSITIVE { 0.0 } else { 127.0 / most };
+    values.extend(block.map(|x| (((x * factor).clamp(-127.0, 127.0)) + ROUND).to_bits() as i8));
+    if factor == 0.0 { 0.0 } else { most / 127.0 }
+}

@@ -1,0 +1,92 @@
+//! Kernels: panels of codes times vectors, a file for each instruction set and precision.
+//!
+//! A panel is a few rows by a few blocks of 64 columns, in the first cache. A kernel adds to 16 lanes for each row and
+//! vector; lane i takes columns 4 i..4 i + 4 of each block, so that sums of four products in integers and scales of
+//! groups of columns fall into lanes. What it adds, with zero, s and m of [`Terms`]:
+//! - f32: `(d + zero) * x`, with groups `s * (d + zero) * x + m * x`;
+//! - int8: `d * x`, with groups `s * (d + zero) * x + m * x`.
+
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod scalar;
+
+#[cfg(target_arch = "x86_64")]
+use rans_core::InstructionSet;
+use rans_core::Isa;
+
+use crate::BLOCK;
+use crate::activations::Activations;
+use crate::scaling::Terms;
+
+/// Codes of a panel.
+#[derive(Clone, Copy)]
+pub(crate) enum Codes<'a> {
+    /// 0..16, a byte each.
+    Nibble(&'a [u8]),
+    /// -16..16, a byte each.
+    I5(&'a [i8]),
+    /// A signed byte each.
+    I8(&'a [i8]),
+    /// A signed word each.
+    I16(&'a [i16]),
+    /// 0..16, two a byte: 64 columns in the low halves of 64 bytes, the next 64 columns in the high halves.
+    Int4(&'a [u8]),
+}
+
+impl Codes<'_> {
+    /// Elements, and how many of them 128 columns take.
+    fn len(&self) -> (usize, usize) {
+        match self {
+            Self::Nibble(c) => (c.len(), 2 * BLOCK),
+            Self::I5(c) | Self::I8(c) => (c.len(), 2 * BLOCK),
+            Self::I16(c) => (c.len(), 2 * BLOCK),
+            Self::Int4(c) => (c.len(), BLOCK),
+        }
+    }
+}
+
+/// Some rows of codes by some blocks of columns. Codes beyond the last column meet zeros, but must be there.
+#[derive(Clone, Copy)]
+pub(crate) struct Panel<'a> {
+    pub codes: Codes<'a>,
+    /// Elements from row to row.
+    pub pitch: usize,
+    pub rows: usize,
+    /// The first block of 64 columns in the matrix, and their number; both even for [`Codes::Int4`].
+    pub block: usize,
+    pub blocks: usize,
+    /// The first row in the matrix, and how far it is to the next.
+    pub row: usize,
+    pub row_step: usize,
+}
+
+impl Panel<'_> {
+    /// Panics unless everything that a kernel will touch is there.
+    fn check(&self, x: &Activations, terms: &Terms, sums: &[f32]) {
+        let (len, a_pair) = self.codes.len();
+        let row = self.blocks * a_pair / 2;
+        assert!(self.rows == 0 || (self.rows - 1) * self.pitch + row <= len);
+        assert!((self.block + self.blocks) * BLOCK <= x.padded());
+        assert_eq!(sums.len(), self.rows * x.count() * crate::LANES);
+        if let Codes::Int4(_) = self.codes {
+            assert!(self.block.is_multiple_of(2) && self.blocks.is_multiple_of(2));
+        }
+        if let Some(groups) = &terms.groups {
+            assert!(self.block + self.blocks <= groups.lanes.len());
+            let last = self.row + self.rows.saturating_sub(1) * self.row_step;
+            assert!((last + 1) * groups.per_row + crate::LANES <= groups.scale.len());
+            assert!(groups.min.is_empty() || groups.min.len() == groups.scale.len());
+        }
+    }
+}
+
+/// Adds the products of a panel: `sums` has 16 lanes for each vector of each row.
+pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &Terms, sums: &mut [f32]) {
+    panel.check(x, terms, sums);
+    let lanes = terms.groups.as_ref().is_none_or(|groups| groups.in_lanes());
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if lanes => avx512::accumulate(isa, panel, x, terms, sums),
+        _ => scalar::accumulate(panel, x, terms, sums),
+    }
+}

@@ -1,0 +1,172 @@
+//! What stands between levels and weights: `w = step * (s * (q + bias) + m) + offset`, arranged for products.
+//!
+//! With codes d = q - center, a row of a product is
+//! `step * (sum of s * (d + center + bias) * x + m * x) + offset * sum of x`: kernels compute the sum in the middle, row
+//! scales and the rest come once a row, column scales are multiplied into x.
+
+use std::sync::Arc;
+
+use ecq_format::directory::{Coded, Scales, Values};
+use half::f16;
+
+use crate::activations::Activations;
+use crate::{BLOCK, LANE, LANES};
+
+/// The scales of a tensor, prepared.
+pub(crate) struct Scaling {
+    rows: usize,
+    pub cols: usize,
+    center: i32,
+    step: f32,
+    offset: f32,
+    /// One a row, or none.
+    row: Vec<f32>,
+    /// One a column, or none.
+    pub columns: Arc<[f32]>,
+    pub terms: Terms,
+}
+
+/// What a kernel needs to know of scales.
+pub(crate) struct Terms {
+    /// `center + bias`: what is added to a code.
+    pub zero: f32,
+    pub groups: Option<Groups>,
+}
+
+/// Scales of groups of columns.
+pub(crate) struct Groups {
+    pub size: usize,
+    /// Groups in a row.
+    pub per_row: usize,
+    /// binary16 numbers of all rows, and filling of 16.
+    pub scale: Vec<u16>,
+    /// Likewise, or empty.
+    pub min: Vec<u16>,
+    /// For each block of 64 columns: its first group in the row, and for each lane of four columns the group from there.
+    /// Columns that are filling belong to the row's last group.
+    pub lanes: Vec<(u32, [i32; LANES])>,
+}
+
+impl Groups {
+    fn new(coded: &Coded, size: u64, planes: &[Vec<u8>]) -> Self {
+        let (cols, size) = (coded.cols as usize, size as usize);
+        let per_row = cols.div_ceil(size);
+        let halves = |planes: &[Vec<u8>]| -> Vec<u16> {
+            let [high, low] = planes else { return Vec::new() };
+            let pairs = high.iter().zip(low).map(|(&high, &low)| u16::from_be_bytes([high, low]));
+            pairs.chain([0; LANES]).collect()
+        };
+        let lanes = |block: usize| {
+            let first = (block * BLOCK / size).min(per_row - 1);
+            let group = |lane: usize| ((block * BLOCK + lane * LANE) / size).min(per_row - 1) - first;
+            (first as u32, std::array::from_fn(|lane| group(lane) as i32))
+        };
+        let blocks = cols.next_multiple_of(2 * BLOCK) / BLOCK;
+        let (scale, min) = planes.split_at(planes.len().min(2));
+        let lanes = (0..blocks).map(lanes).collect();
+        Self { size, per_row, scale: halves(scale), min: halves(min), lanes }
+    }
+
+    /// Whether all columns of a lane belong to the same group.
+    pub fn in_lanes(&self) -> bool {
+        self.size.is_multiple_of(LANE)
+    }
+
+    /// s and m of a weight.
+    pub fn of(&self, row: usize, col: usize) -> (f32, f32) {
+        let at = row * self.per_row + (col / self.size).min(self.per_row - 1);
+        let number = |all: &[u16]| all.get(at).map_or(0.0, |&bits| f16::from_bits(bits).to_f32());
+        (number(&self.scale), number(&self.min))
+    }
+}
+
+impl Scaling {
+    /// Of a tensor with these planes of side data.
+    pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Self {
+        let Values { step, bias, offset, scales } = coded.values;
+        let (mut row, mut columns, mut groups) = (Vec::new(), Vec::new(), None);
+        match scales {
+            Scales::None => {}
+            Scales::RowColumn { row: by_row, column: by_column } => {
+                let mut planes = planes.iter().map(|p| p.iter().map(|&byte| octaves(byte)).collect());
+                row = if by_row { planes.next().unwrap_or_default() } else { row };
+                columns = if by_column { planes.next().unwrap_or_default() } else { columns };
+            }
+            Scales::Group { size, .. } => groups = Some(Groups::new(coded, size, planes)),
+        }
+        let zero = (f64::from(coded.center) + bias) as f32;
+        Self {
+            rows: coded.rows as usize,
+            cols: coded.cols as usize,
+            center: coded.center,
+            step: step as f32,
+            offset: offset as f32,
+            row,
+            columns: columns.into(),
+            terms: Terms { zero, groups },
+        }
+    }
+
+    /// Panics if a product of this shape makes no sense.
+    pub fn check(&self, x: &Activations, y: &[f32]) {
+        let (rows, cols) = (self.rows, self.cols);
+        assert_eq!(x.cols(), cols, "vectors of another length than the matrix has columns");
+        assert_eq!(y.len(), rows * x.count(), "y does not hold {} vectors of {rows} rows", x.count());
+        assert!(x.has_columns(&self.columns), "vectors prepared for other column scales");
+    }
+
+    /// Adds to `out`, one number a vector, what a weight of this level has more than one with code 0.
+    pub fn add_escape(&self, row: usize, col: usize, level: i32, x: &Activations, out: &mut [f32]) {
+        let scale = self.terms.groups.as_ref().map_or(1.0, |groups| groups.of(row, col).0);
+        let more = scale * (i64::from(level) - i64::from(self.center)) as f32;
+        out.iter_mut().enumerate().for_each(|(m, out)| *out += more * x.value(m, col));
+    }
+
+    /// A row of the product from sums over lanes, and what [`Self::add_escape`] added up (or nothing). One number a vector.
+    pub fn finish(&self, row: usize, x: &Activations, sums: &[f32], escapes: &[f32], out: &mut [f32]) {
+        let scale = self.step * self.row.get(row).copied().unwrap_or(1.0);
+        // kernels for integers leave this to the end where they can
+        let zero = if self.leaves_zero(x) { self.terms.zero } else { 0.0 };
+        for (m, (out, lanes)) in out.iter_mut().zip(sums.as_chunks::<LANES>().0).enumerate() {
+            let mut sum = add_lanes(lanes) + escapes.get(m).copied().unwrap_or(0.0);
+            if zero != 0.0 {
+                sum += zero * x.totals[m];
+            }
+            *out = scale * sum;
+            if self.offset != 0.0 {
+                *out += self.offset * x.sums[m];
+            }
+        }
+    }
+
+    fn leaves_zero(&self, x: &Activations) -> bool {
+        self.terms.groups.is_none() && x.precision() == crate::Precision::Int8
+    }
+}
+
+/// The lanes' sum, always in the same order.
+fn add_lanes(lanes: &[f32; LANES]) -> f32 {
+    let mut sums = *lanes;
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            sums[i] += sums[i + half];
+        }
+    }
+    sums[0]
+}
+
+/// A byte of row or column scales: 2^((byte - 128) / 8), as the format rounds it.
+fn octaves(byte: u8) -> f32 {
+    const EIGHTHS: [u32; 8] = [
+        0x3f80_0000,
+        0x3f8b_95c2,
+        0x3f98_37f0,
+        0x3fa5_fed7,
+        0x3fb5_04f3,
+        0x3fc5_672a,
+        0x3fd7_44fd,
+        0x3fea_c0c7,
+    ];
+    let octave = i32::from(byte) - 128;
+    f32::from_bits(EIGHTHS[(octave & 7) as usize]) * 2f32.powi(octave >> 3)
+}

@@ -1,0 +1,265 @@
+//! From the bytes of a tile to its rows of a product: panels are decoded, joined with raw bits and multiplied while they
+//! are in the first cache.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use ecq_format::Result;
+use ecq_format::directory::Codec;
+use ecq_format::escapes;
+use ecq_format::reader::CodedTensor;
+use ecq_format::tile::TileParts;
+use rans_core::{Isa, nibble};
+
+use crate::activations::Activations;
+use crate::arch::{Codes, Panel, accumulate};
+use crate::join::{RawPlanes, join_i8, join_i16};
+use crate::scaling::Scaling;
+use crate::{BLOCK, LANES};
+
+/// Blocks of a panel: eight rows of this many take 8 KiB.
+const PANEL: usize = 16;
+/// Weights of a panel's row.
+const PITCH: usize = PANEL * BLOCK;
+/// Rows that are multiplied at once where a whole tile was decoded.
+const ROWS: usize = 8;
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct Scratch {
+    nibbles: Vec<u8>,
+    bytes: Vec<i8>,
+    words: Vec<i16>,
+    sums: Vec<f32>,
+    /// Position and level, ascending.
+    escapes: Vec<(u32, i32)>,
+    /// What escapes add to each row and vector; empty without escapes.
+    corrections: Vec<f32>,
+    /// For each strip, the next escape.
+    cursors: Vec<usize>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// A tile at work.
+struct Tile<'a> {
+    isa: Isa,
+    scaling: &'a Scaling,
+    x: &'a Activations,
+    raw_bits: u32,
+    planes: RawPlanes<'a>,
+    /// The first row in the matrix, and their number.
+    first: usize,
+    rows: usize,
+}
+
+/// A panel of a tile.
+struct Place {
+    /// The first row in the tile, how far it is to the next, and how many there are.
+    row: usize,
+    row_step: usize,
+    rows: usize,
+    /// Blocks of columns.
+    block: usize,
+    blocks: usize,
+    /// Where its nibbles begin in the buffer, and how far it is from row to row.
+    at: usize,
+    pitch: usize,
+}
+
+/// Multiplies a tile: `out` is its rows, a number for each vector in each.
+pub(crate) fn multiply(
+    isa: Isa,
+    tensor: &CodedTensor<'_>,
+    scaling: &Scaling,
+    index: usize,
+    x: &Activations,
+    out: &mut [f32],
+) -> Result<()> {
+    let (bytes, entry) = tensor.tile(index)?;
+    let (coded, rows) = (tensor.coded(), tensor.rows(index));
+    let weights = rows.len() * scaling.cols;
+    let run = |scratch: &mut Scratch| -> std::result::Result<(), String> {
+        let parts = TileParts::new(bytes, entry, coded.split(), weights)?;
+        let planes = RawPlanes::new(coded.raw_bits, weights, parts.raw)?;
+        let (raw_bits, first, rows) = (coded.raw_bits, rows.start, rows.len());
+        let tile = Tile { isa, scaling, x, raw_bits, planes, first, rows };
+        tile.read_escapes(parts.escapes, scratch)?;
+        match (coded.codec, tensor.decoder().nibble_steps(isa, parts.stream, rows)) {
+            (Codec::Nibble(lanes), Some(steps)) => {
+                let strips = (lanes as usize / nibble::GROUP).max(1);
+                steps.and_then(|steps| tile.by_steps(steps, strips, scratch, out)).map_err(|e| e.to_string())
+            }
+            _ => {
+                scratch.nibbles.resize(weights + BLOCK, 0);
+                let nibbles = &mut scratch.nibbles[..weights];
+                tensor.decoder().nibbles(parts.stream, nibbles).map_err(|e| e.to_string())?;
+                tile.whole(scratch, out);
+                Ok(())
+            }
+        }
+    };
+    SCRATCH.with_borrow_mut(run).map_err(|why| tensor.corrupt(index, why))
+}
+
+impl Tile<'_> {
+    /// Lists the escapes and adds up what they change.
+    fn read_escapes(&self, bytes: &[u8], scratch: &mut Scratch) -> std::result::Result<(), String> {
+        let (cols, count) = (self.scaling.cols, self.x.count());
+        let Scratch { escapes, corrections, .. } = scratch;
+        escapes.clear();
+        escapes::read(bytes, self.rows * cols, |at, level| escapes.push((at as u32, level)))?;
+        corrections.clear();
+        if !escapes.is_empty() {
+            corrections.resize(self.rows * count, 0.0);
+        }
+        for &(at, level) in &*escapes {
+            let (row, col) = (at as usize / cols, at as usize % cols);
+            let out = &mut corrections[row * count..][..count];
+            self.scaling.add_escape(self.first + row, col, level, self.x, out);
+        }
+        Ok(())
+    }
+
+    /// Multiplies a tile of the nibble codec, of `strips` strips.
+    fn by_steps(
+        &self,
+        mut decoder: nibble::Decoder<'_>,
+        strips: usize,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> std::result::Result<(), rans_core::Error> {
+        let cols = self.scaling.cols;
+        let height = self.rows.div_ceil(strips);
+        if !cols.is_multiple_of(BLOCK) {
+            // rows of a step do not share their columns
+            let strip = height * cols;
+            scratch.nibbles.resize(self.rows * cols + BLOCK, 0);
+            let steps = strip.div_ceil(nibble::GROUP);
+            decoder.advance(steps, &mut scratch.nibbles[..self.rows * cols], strip)?;
+            decoder.finish()?;
+            self.whole(scratch, out);
+            return Ok(());
+        }
+        scratch.nibbles.resize(strips * PITCH, 0);
+        for row in 0..height {
+            let rows = (self.rows - row).div_ceil(height);
+            self.begin(rows, row, height, scratch);
+            for block in (0..cols / BLOCK).step_by(PANEL) {
+                let blocks = PANEL.min(cols / BLOCK - block);
+                decoder.advance(blocks, &mut scratch.nibbles, PITCH)?;
+                let place = Place { row, row_step: height, rows, block, blocks, at: 0, pitch: PITCH };
+                self.multiply(&place, scratch);
+            }
+            self.finish(rows, row, height, scratch, out);
+        }
+        decoder.finish()
+    }
+
+    /// Multiplies a tile all of whose nibbles are decoded.
+    fn whole(&self, scratch: &mut Scratch, out: &mut [f32]) {
+        let cols = self.scaling.cols;
+        for row in (0..self.rows).step_by(ROWS) {
+            let rows = ROWS.min(self.rows - row);
+            self.begin(rows, row, 1, scratch);
+            let all = cols.div_ceil(BLOCK);
+            for block in (0..all).step_by(PANEL) {
+                let blocks = PANEL.min(all - block);
+                let at = row * cols + block * BLOCK;
+                let place = Place { row, row_step: 1, rows, block, blocks, at, pitch: cols };
+                self.multiply(&place, scratch);
+            }
+            self.finish(rows, row, 1, scratch, out);
+        }
+    }
+
+    /// Before the first panel of some rows.
+    fn begin(&self, rows: usize, row: usize, row_step: usize, scratch: &mut Scratch) {
+        let Scratch { sums, escapes, cursors, .. } = scratch;
+        sums.clear();
+        sums.resize(rows * self.x.count() * LANES, 0.0);
+        cursors.clear();
+        if !escapes.is_empty() {
+            let first = |i: usize| (row + i * row_step) * self.scaling.cols;
+            cursors.extend((0..rows).map(|i| escapes.partition_point(|e| (e.0 as usize) < first(i))));
+        }
+    }
+
+    /// Joins a panel of nibbles with their raw bits and multiplies it.
+    fn multiply(&self, place: &Place, scratch: &mut Scratch) {
+        let Scratch { nibbles, bytes, words, sums, escapes, cursors, .. } = scratch;
+        let nibbles = &mut nibbles[place.at..];
+        let (codes, pitch) = match self.raw_bits {
+            0 => {
+                self.clear_escapes(place, nibbles, place.pitch, escapes, cursors);
+                (Codes::Nibble(nibbles), place.pitch)
+            }
+            1..=4 => {
+                self.join(place, nibbles, bytes, join_i8);
+                self.clear_escapes(place, bytes, PITCH, escapes, cursors);
+                (if self.raw_bits == 1 { Codes::I5(bytes) } else { Codes::I8(bytes) }, PITCH)
+            }
+            _ => {
+                self.join(place, nibbles, words, join_i16);
+                self.clear_escapes(place, words, PITCH, escapes, cursors);
+                (Codes::I16(words), PITCH)
+            }
+        };
+        let Place { rows, block, blocks, row_step, .. } = *place;
+        let row = self.first + place.row;
+        let panel = Panel { codes, pitch, rows, block, blocks, row, row_step };
+        accumulate(self.isa, &panel, self.x, &self.scaling.terms, sums);
+    }
+
+    /// Positions in the tile of the weights of a panel's row.
+    fn positions(&self, place: &Place, row: usize) -> Range<usize> {
+        let (cols, col) = (self.scaling.cols, place.block * BLOCK);
+        let first = (place.row + row * place.row_step) * cols + col;
+        first..first + (place.blocks * BLOCK).min(cols - col)
+    }
+
+    fn join<T: Default + Clone>(
+        &self,
+        place: &Place,
+        nibbles: &[u8],
+        codes: &mut Vec<T>,
+        join: impl Fn(&RawPlanes<'_>, usize, &[u8], &mut [T]),
+    ) {
+        codes.resize(place.rows * PITCH, T::default());
+        for (row, codes) in codes.chunks_exact_mut(PITCH).enumerate() {
+            let positions = self.positions(place, row);
+            let nibbles = &nibbles[row * place.pitch..][..positions.len()];
+            join(&self.planes, positions.start, nibbles, &mut codes[..positions.len()]);
+        }
+    }
+
+    /// Writes code 0 where escapes are: what they are instead is in the corrections.
+    fn clear_escapes<T: Default>(
+        &self,
+        place: &Place,
+        codes: &mut [T],
+        pitch: usize,
+        escapes: &[(u32, i32)],
+        cursors: &mut [usize],
+    ) {
+        for (row, cursor) in cursors.iter_mut().enumerate() {
+            let positions = self.positions(place, row);
+            while let Some(&(at, _)) = escapes.get(*cursor).filter(|e| positions.contains(&(e.0 as usize))) {
+                codes[row * pitch + at as usize - positions.start] = T::default();
+                *cursor += 1;
+            }
+        }
+    }
+
+    /// After the last panel of some rows.
+    fn finish(&self, rows: usize, row: usize, row_step: usize, scratch: &mut Scratch, out: &mut [f32]) {
+        let count = self.x.count();
+        for (i, sums) in scratch.sums.chunks_exact(count * LANES).enumerate().take(rows) {
+            let row = row + i * row_step;
+            let escapes = scratch.corrections.get(row * count..(row + 1) * count).unwrap_or(&[]);
+            self.scaling.finish(self.first + row, self.x, sums, escapes, &mut out[row * count..][..count]);
+        }
+    }
+}

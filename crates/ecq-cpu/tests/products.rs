@@ -1,0 +1,204 @@
+//! Every kernel against plain loops in f64, over schemes, raw bits, shapes and numbers of vectors.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../../ecq-format/tests/common/mod.rs"]
+mod common;
+mod reference;
+
+use common::Draw;
+use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
+use ecq_format::directory::{Codec, Scales};
+use ecq_format::encode::Profile;
+use reference::{Case, with_tensor};
+
+const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Int8];
+
+/// Every instruction set and precision against the reference, for these numbers of vectors.
+fn check(case: &Case, counts: &[usize]) {
+    with_tensor(case, |tensor| {
+        let reference = reference::Weights::new(tensor);
+        for &count in counts {
+            let x = reference::vectors(reference.cols, count, case.seed);
+            for isa in Isa::all() {
+                let matrix = Matrix::with_isa(isa, tensor).unwrap();
+                let packed = Packed::with_isa(isa, tensor).unwrap();
+                assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
+                assert_eq!(packed.bits(), [4, 8, 8, 8, 8, 16, 16, 16, 16][case.raw_bits as usize]);
+                for precision in PRECISIONS {
+                    let what = format!("{case:?} {isa:?} {precision:?} x {count}");
+                    let prepared = matrix.activations(precision, &x);
+                    let mut y = vec![f32::NAN; reference.rows * count];
+                    matrix.multiply_serial(&prepared, &mut y).unwrap();
+                    reference.compare(&x, &prepared, &y, &what);
+                    y.fill(f32::NAN);
+                    packed.multiply_serial(&prepared, &mut y);
+                    reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
+                }
+            }
+        }
+    });
+}
+
+fn all_scales(cols: usize) -> Vec<Scales> {
+    let mut all = vec![
+        Scales::None,
+        Scales::RowColumn { row: true, column: false },
+        Scales::RowColumn { row: false, column: true },
+        Scales::RowColumn { row: true, column: true },
+    ];
+    for size in [1, 4, 10, 16, 32, 48, 64, 128, cols as u64] {
+        for min in [false, true] {
+            all.extend((size <= cols as u64).then_some(Scales::Group { size, min }));
+        }
+    }
+    all
+}
+
+#[test]
+fn all_scales_with_few_and_many_raw_bits() {
+    for cols in [128, 75] {
+        for (i, scales) in all_scales(cols).into_iter().enumerate() {
+            for raw_bits in [0, 1, 3, 6] {
+                let profile = if i % 5 == 4 { Profile::Gpu } else { Profile::Cpu };
+                let case = Case { rows: 19, cols, raw_bits, scales, profile, escapes: 60, seed: i as u64 };
+                check(&case, &[1, 3]);
+            }
+        }
+    }
+}
+
+#[test]
+fn all_raw_bits_in_both_codecs() {
+    for raw_bits in 0..=8 {
+        for profile in [Profile::Cpu, Profile::Gpu] {
+            // four strips, and a last tile that is short
+            let scales = Scales::Group { size: 32, min: true };
+            let case = Case { rows: 403, cols: 192, raw_bits, scales, profile, escapes: 500, seed: 1 };
+            check(&case, &[1]);
+            check(&Case { scales: Scales::None, ..case }, &[2]);
+        }
+    }
+}
+
+#[test]
+fn shapes() {
+    for (rows, cols) in [
+        (1, 1),
+        (1, 64),
+        (1, 63),
+        (1, 300),
+        (2, 65),
+        (3, 128),
+        (5, 40),
+        (9, 1),
+        (64, 2),
+        (100, 100),
+        (2, 20_000),
+        (3, 16_384),
+        (130, 320),
+        (1024, 64),
+        (1030, 1088),
+        (261, 4096),
+    ] {
+        for raw_bits in [0, 2] {
+            let scales = Scales::RowColumn { row: true, column: false };
+            let profile = Profile::Cpu;
+            check(&Case { rows, cols, raw_bits, scales, profile, escapes: 1000, seed: 5 }, &[1]);
+        }
+    }
+}
+
+#[test]
+fn numbers_of_vectors() {
+    for raw_bits in [0, 1, 4, 7] {
+        for scales in
+            [Scales::None, Scales::Group { size: 32, min: false }, Scales::Group { size: 16, min: true }]
+        {
+            let profile = Profile::Cpu;
+            let case = Case { rows: 13, cols: 320, raw_bits, scales, profile, escapes: 100, seed: 9 };
+            check(&case, &[1, 2, 3, 4, 5, 6, 7, 8, 17, 64]);
+        }
+    }
+}
+
+#[test]
+fn escapes_that_are_most_of_a_tensor() {
+    for (rows, cols) in [(20, 128), (20, 70)] {
+        for raw_bits in [0, 1, 5] {
+            let scales = Scales::Group { size: 32, min: true };
+            let profile = Profile::Cpu;
+            check(&Case { rows, cols, raw_bits, scales, profile, escapes: 2, seed: 3 }, &[1, 9]);
+        }
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    for scales in [Scales::None, Scales::Group { size: 32, min: true }] {
+        let profile = Profile::Cpu;
+        let case = Case { rows: 1500, cols: 1024, raw_bits: 1, scales, profile, escapes: 3000, seed: 2 };
+        with_tensor(&case, |tensor| {
+            assert!(tensor.tiles() > 1 && matches!(tensor.coded().codec, Codec::Nibble(512)));
+            let matrix = Matrix::new(tensor).unwrap();
+            let packed = Packed::new(tensor).unwrap();
+            for precision in PRECISIONS {
+                for count in [1, 5] {
+                    let x = matrix.activations(precision, &reference::vectors(case.cols, count, 8));
+                    let mut serial = vec![0.0; case.rows * count];
+                    matrix.multiply_serial(&x, &mut serial).unwrap();
+                    let mut from_packed = serial.clone();
+                    packed.multiply_serial(&x, &mut from_packed);
+                    for threads in [1, 2, 5] {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                        let mut y = vec![0.0; case.rows * count];
+                        pool.install(|| matrix.multiply(&x, &mut y)).unwrap();
+                        let bits = |y: &[f32]| y.iter().map(|y| y.to_bits()).collect::<Vec<_>>();
+                        assert_eq!(bits(&y), bits(&serial), "{threads} threads");
+                        pool.install(|| packed.multiply(&x, &mut y));
+                        assert_eq!(bits(&y), bits(&from_packed), "{threads} threads, packed");
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn activations_are_what_they_say() {
+    let mut draw = Draw(4);
+    let (cols, count) = (77, 3);
+    let x: Vec<f32> = (0..cols * count).map(|_| draw.below(2001) as f32 / 1000.0 - 1.0).collect();
+    let exact = Activations::new(Precision::F32, cols, &x);
+    let rounded = Activations::new(Precision::Int8, cols, &x);
+    assert_eq!((exact.cols(), exact.count(), exact.precision()), (cols, count, Precision::F32));
+    assert_eq!((rounded.cols(), rounded.count(), rounded.precision()), (cols, count, Precision::Int8));
+    for (m, x) in x.chunks(cols).enumerate() {
+        for (block, x) in x.chunks(32).enumerate() {
+            let most = x.iter().fold(0f32, |a, x| a.max(x.abs()));
+            for (i, &x) in x.iter().enumerate() {
+                let col = 32 * block + i;
+                assert_eq!(exact.value(m, col), x);
+                let off = (rounded.value(m, col) - x).abs();
+                assert!(off <= most / 127.0 * 0.501, "{x} as {}", rounded.value(m, col));
+                assert!(x.abs() < most || off <= most * 1e-6, "the largest of a block is kept");
+            }
+        }
+    }
+    let tiny = Activations::new(Precision::Int8, 2, &[1e-40, -1e-42]);
+    assert_eq!((tiny.value(0, 0), tiny.value(0, 1)), (0.0, 0.0));
+    let odd = Activations::new(Precision::Int8, 2, &[f32::INFINITY, 1.0]);
+    assert!(odd.value(0, 1).is_nan(), "no finite number pretends to be the product");
+}
+
+#[test]
+#[should_panic(expected = "other column scales")]
+fn vectors_for_other_columns_are_refused() {
+    let scales = Scales::RowColumn { row: false, column: true };
+    let profile = Profile::Cpu;
+    let case = Case { rows: 4, cols: 64, raw_bits: 0, scales, profile, escapes: 0, seed: 1 };
+    with_tensor(&case, |tensor| {
+        let matrix = Matrix::new(tensor).unwrap();
+        let x = Activations::new(Precision::F32, 64, &[1.0; 64]);
+        let _ = matrix.multiply(&x, &mut [0.0; 4]);
+    });
+}

@@ -1,0 +1,156 @@
+//! Tensors of every kind, and their products in f64.
+#![allow(dead_code)] // each test binary uses its part
+
+use ecq_cpu::Activations;
+use ecq_format::directory::{Scales, Values};
+use ecq_format::encode::Profile;
+use ecq_format::reader::{CodedTensor, Tensor};
+use ecq_format::{Limits, Reader};
+
+use crate::common::{Coded, Draw, Matrix, Model};
+
+/// A tensor.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    pub rows: usize,
+    pub cols: usize,
+    pub raw_bits: u32,
+    pub scales: Scales,
+    pub profile: Profile,
+    /// One level in so many is far off; 0 for none.
+    pub escapes: u32,
+    pub seed: u64,
+}
+
+impl Case {
+    pub fn model(&self) -> Model {
+        let Self { rows, cols, raw_bits, scales, profile, escapes, seed } = *self;
+        let mut draw = Draw(seed + 100);
+        let width = if raw_bits == 0 { 3 } else { 3 << raw_bits };
+        let center = if raw_bits == 0 { -8 } else { 5 };
+        let level = || {
+            if escapes > 0 && draw.below(escapes) == 0 {
+                return draw.below(1 << 16) as i32 - (1 << 15);
+            }
+            let sum = (0..4).map(|_| draw.below(2 * width + 1) as i32 - width as i32).sum::<i32>();
+            center + sum
+        };
+        let matrix = Matrix::new(rows, cols, level);
+        let mut draw = Draw(seed);
+        let mut bytes = |n: usize, base: u8, spread: u32| -> Vec<u8> {
+            (0..n).map(|_| base + draw.below(spread) as u8).collect()
+        };
+        // row and column scales of 1/4 to 4; groups of positive and negative halves from 2^-11 to 2^-3
+        let planes = match scales {
+            Scales::None => vec![],
+            Scales::RowColumn { row, column } => {
+                let lengths = [(row, rows), (column, cols)];
+                lengths.iter().filter(|p| p.0).map(|p| bytes(p.1, 112, 33)).collect()
+            }
+            Scales::Group { size, min } => {
+                let n = rows * cols.div_ceil(size as usize);
+                let high = |sign: u8| move |b: u8| if b.is_multiple_of(3) { b | sign } else { b };
+                let mut half =
+                    || [bytes(n, 0x10, 0x1c).into_iter().map(high(0x80)).collect(), bytes(n, 0, 256)];
+                let mut planes = half().to_vec();
+                planes.extend(if min { half().to_vec() } else { vec![] });
+                planes
+            }
+        };
+        let values =
+            Values { step: 0.0625, bias: 0.5, offset: if seed % 2 == 0 { 0.25 } else { 0.0 }, scales };
+        let coded = Coded {
+            name: "w".into(),
+            shape: vec![rows as u64, cols as u64],
+            matrix,
+            profile,
+            center,
+            raw_bits: raw_bits..=raw_bits,
+            values,
+            planes,
+        };
+        Model { coded: vec![coded], ..Model::default() }
+    }
+}
+
+/// Writes the tensor to a file and reads it.
+pub fn with_tensor(case: &Case, run: impl FnOnce(&CodedTensor<'_>)) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    case.model().write(&path, false, 0).unwrap();
+    let reader = Reader::open(&path, Limits::default()).unwrap();
+    let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+    assert_eq!(tensor.coded().raw_bits, case.raw_bits);
+    run(&tensor);
+}
+
+/// Vectors one after another, of numbers between -1 and 1.
+pub fn vectors(cols: usize, count: usize, seed: u64) -> Vec<f32> {
+    let mut draw = Draw(seed + 7);
+    (0..cols * count).map(|_| draw.below(1 << 20) as f32 / (1 << 19) as f32 - 1.0).collect()
+}
+
+/// The weights of a tensor without column scales, which vectors have in them, and offset.
+pub struct Weights {
+    pub rows: usize,
+    pub cols: usize,
+    weights: Vec<f64>,
+    /// What bounds the rounding error of a product with each.
+    sizes: Vec<f64>,
+    offset: f64,
+}
+
+impl Weights {
+    pub fn new(tensor: &CodedTensor<'_>) -> Self {
+        let coded = tensor.coded();
+        let (rows, cols) = (coded.rows as usize, coded.cols as usize);
+        let Values { step, bias, offset, scales } = coded.values;
+        let planes = tensor.side().unwrap();
+        let half = |plane: usize, i: usize| {
+            f64::from(half::f16::from_be_bytes([planes[plane][i], planes[plane + 1][i]]).to_f32())
+        };
+        let mut all = Self { rows, cols, weights: Vec::new(), sizes: Vec::new(), offset };
+        let mut levels = Vec::new();
+        for tile in 0..tensor.tiles() {
+            tensor.levels(tile, &mut levels).unwrap();
+            for (i, &level) in levels.iter().enumerate() {
+                let (row, col) = (tensor.rows(tile).start + i / cols, i % cols);
+                let (s, m) = match scales {
+                    Scales::RowColumn { row: true, .. } => {
+                        (((f64::from(planes[0][row]) - 128.0) / 8.0).exp2(), 0.0)
+                    }
+                    Scales::Group { size, min } => {
+                        let at = row * cols.div_ceil(size as usize) + col / size as usize;
+                        (half(0, at), if min { half(2, at) } else { 0.0 })
+                    }
+                    _ => (1.0, 0.0),
+                };
+                let level = f64::from(level);
+                all.weights.push(step * (s * (level + bias) + m));
+                let zero = f64::from(coded.center).abs() + bias;
+                all.sizes.push(step * (s.abs() * (level.abs() + 2.0 * zero) + m.abs()));
+            }
+        }
+        all
+    }
+
+    /// Compares a product with vectors `x`, which `prepared` holds.
+    pub fn compare(&self, x: &[f32], prepared: &Activations, y: &[f32], what: &str) {
+        for (m, (x, y)) in x.chunks(self.cols).zip(y.chunks(self.rows)).enumerate() {
+            let seen: Vec<f64> = (0..self.cols).map(|col| prepared.value(m, col).into()).collect();
+            let sum: f64 = x.iter().map(|&x| f64::from(x)).sum();
+            for (row, &y) in y.iter().enumerate() {
+                let at = row * self.cols..(row + 1) * self.cols;
+                let exact: f64 = self.weights[at.clone()].iter().zip(&seen).map(|(w, x)| w * x).sum();
+                let exact = exact + self.offset * sum;
+                let size: f64 = self.sizes[at].iter().zip(&seen).map(|(w, x)| w * x.abs()).sum();
+                let off = (f64::from(y) - exact).abs();
+                let most = 1e-6 * (size + (self.offset * sum).abs()) + 1e-30;
+                assert!(
+                    off <= most,
+                    "{what}: row {row} of vector {m}: {y}, not {exact} (off {off}, at most {most})"
+                );
+            }
+        }
+    }
+}
