@@ -6,6 +6,7 @@ use std::path::Path;
 use ecq_format::directory::{Extent, Role, Scales, SourceFile, Values};
 use ecq_format::encode::{Encoder, Levels, Profile, histogram};
 use ecq_format::plan::Plan;
+use ecq_format::side::Side;
 use ecq_format::writer::TensorHead;
 use ecq_format::{Result, Writer};
 
@@ -56,7 +57,8 @@ pub fn write(
     let planes: Vec<_> = planes.iter().enumerate().map(|(i, &n)| vec![[0x3c, 0][i % 2]; n]).collect();
     let mut writer = Writer::create(path, true, 0)?;
     let source = Extent { file: 0, offset: 0, len: 1 };
-    writer.coded(TensorHead { name: NAME, shape: &shape, dtype: "F32", source }, &encoder, &planes)?;
+    let head = TensorHead { name: NAME, shape: &shape, dtype: "F32", source };
+    writer.coded(head, &encoder, &Side::new(&planes), |_| true)?;
     let verbatim = writer.blob("bench", Role::Verbatim, &[])?;
     let sha256 = "0".repeat(64);
     writer.finish(

@@ -3,7 +3,6 @@
 
 mod activations;
 mod arch;
-mod join;
 mod matrix;
 mod packed;
 mod scaling;

@@ -13,9 +13,9 @@ use rans_core::{Isa, nibble};
 
 use crate::activations::Activations;
 use crate::arch::{Codes, Panel, accumulate};
-use crate::join::{RawPlanes, join_i8, join_i16};
 use crate::scaling::Scaling;
 use crate::{BLOCK, LANES};
+use ecq_format::planes::{RawPlanes, join_i8, join_i16};
 
 /// Blocks of a panel: eight rows of this many take 8 KiB.
 const PANEL: usize = 16;
