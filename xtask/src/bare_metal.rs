@@ -1,9 +1,9 @@
 //! `cargo xtask bare-metal`: rans-core's firmware, built for bare ARM cores and run in an emulator.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::shell;
 use crate::test::Outcome;
@@ -31,7 +31,7 @@ const SECONDS: &str = "60";
 pub fn run() -> Result<Outcome> {
     let manifest = shell::root().join(FIRMWARE).join("Cargo.toml");
     shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path"]).arg(&manifest))?;
-    let target_dir = target_dir()?;
+    let target_dir = shell::target_dir("bare-metal")?;
     let mut lacking = None;
     for core in &CORES {
         let Some(mut build) = compiler(core.target, &mut lacking)? else { continue };
@@ -47,8 +47,7 @@ pub fn run() -> Result<Outcome> {
 
 /// `cargo build` with a compiler for the target. Without one, says in `lacking` what to install; in CI, fails.
 fn compiler(target: &str, lacking: &mut Option<String>) -> Result<Option<Command>> {
-    let libdir = shell::read(shell::command("rustc").args(["--print", "target-libdir", "--target", target]));
-    if libdir.is_ok_and(|folder| Path::new(folder.trim()).is_dir()) {
+    if shell::has_target(target) {
         let mut build = shell::cargo();
         build.arg("build");
         return Ok(Some(build));
@@ -84,16 +83,7 @@ fn emulate(core: &Core, image: &Path, lacking: &mut Option<String>) -> Result<()
 
 /// Notes a missing tool, the first one; in CI that is an error.
 fn lack(advice: String, lacking: &mut Option<String>) -> Result<()> {
-    if shell::in_ci() {
-        bail!("{advice}");
-    }
+    Outcome::not_run(advice.clone())?;
     lacking.get_or_insert(advice);
     Ok(())
-}
-
-/// A folder in the workspace's target folder.
-fn target_dir() -> Result<PathBuf> {
-    let metadata = shell::metadata()?;
-    let target = metadata["target_directory"].as_str().context("cargo metadata: no target_directory")?;
-    Ok(Path::new(target).join("bare-metal"))
 }

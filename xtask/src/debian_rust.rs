@@ -1,7 +1,7 @@
 //! Debian's own Rust compiler with the source of `core`, for targets that the installed toolchain lacks.
 //!
-//! Nothing is installed: the packages are unpacked into the cache. That compiler builds `core` for the target, and
-//! the installed toolchain lends cargo and the linker.
+//! Nothing is installed: the packages are unpacked into the cache. For bare cores that compiler builds `core`, and the
+//! installed toolchain lends cargo and the linker; for 64-bit ARM there is a package with a whole `std`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -29,10 +29,27 @@ pub fn cargo_build() -> Result<Command> {
     Ok(build)
 }
 
-/// The folder of the unpacked packages; fetches them if need be.
+/// `rustc` with the `std` of 64-bit ARM.
+pub fn rustc_arm64() -> Result<Command> {
+    let home = unpacked()?;
+    let packages = || Ok(vec!["libstd-rust-web-dev:arm64".to_owned()]);
+    let std = fetched("rust-web-arm64", packages).context(
+        "Debian's std for ARM cannot be fetched; try dpkg --add-architecture arm64 && apt-get update",
+    )?;
+    let mut rustc = shell::command(home.join("usr/bin/rustc"));
+    rustc.env("LD_LIBRARY_PATH", library_path(&home)).arg("--sysroot").arg(std.join("usr"));
+    Ok(rustc)
+}
+
+/// The folder of the compiler.
 fn unpacked() -> Result<PathBuf> {
+    fetched("rust-web", packages)
+}
+
+/// The folder of this name with the unpacked packages; fetches them if need be.
+fn fetched(name: &str, packages: impl Fn() -> Result<Vec<String>>) -> Result<PathBuf> {
     let cache = shell::cache();
-    let home = cache.join("rust-web");
+    let home = cache.join(name);
     if home.is_dir() {
         return Ok(home);
     }

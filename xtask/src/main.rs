@@ -7,6 +7,7 @@ mod demo;
 mod fixtures;
 mod generate;
 mod golden;
+mod neon;
 mod shell;
 mod test;
 mod tidy;
@@ -41,6 +42,8 @@ enum Command {
     },
     /// Build rans-core's firmware for bare ARM cores and run it in an emulator
     BareMetal,
+    /// Build rans-core's tests for 64-bit ARM and run them in an emulator
+    Neon,
 }
 
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Bench { arguments } => bench(&arguments),
         Command::BareMetal => test::run_alone("bare-metal"),
+        Command::Neon => test::run_alone("neon"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

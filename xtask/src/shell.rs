@@ -101,3 +101,16 @@ pub fn metadata() -> Result<serde_json::Value> {
     let text = read(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;
     serde_json::from_str(&text).context("cargo metadata does not print JSON")
 }
+
+/// A folder of this name in the workspace's target folder.
+pub fn target_dir(name: &str) -> Result<PathBuf> {
+    let metadata = metadata()?;
+    let target = metadata["target_directory"].as_str().context("cargo metadata: no target_directory")?;
+    Ok(Path::new(target).join(name))
+}
+
+/// Whether the installed toolchain has the libraries of this target.
+pub fn has_target(target: &str) -> bool {
+    let libdir = read(command("rustc").args(["--print", "target-libdir", "--target", target]));
+    libdir.is_ok_and(|folder| Path::new(folder.trim()).is_dir())
+}

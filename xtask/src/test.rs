@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bare_metal, demo, fixtures, shell, tidy};
+use crate::{bare_metal, demo, fixtures, neon, shell, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -24,13 +24,23 @@ pub enum Outcome {
     NotRun(String),
 }
 
+impl Outcome {
+    /// A tool is missing. In CI, where nothing may be left out, that is an error.
+    pub fn not_run(advice: String) -> Result<Self> {
+        if shell::in_ci() {
+            bail!("{advice}");
+        }
+        Ok(Self::NotRun(advice))
+    }
+}
+
 struct Step {
     name: &'static str,
     about: &'static str,
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "fixtures",
         about: "fetch the pinned models into the cache",
@@ -49,6 +59,7 @@ const STEPS: [Step; 8] = [
         about: "rans-core's firmware: built for two ARM cores, run in an emulator",
         run: bare_metal::run,
     },
+    Step { name: "neon", about: "rans-core's tests on 64-bit ARM, in an emulator", run: neon::run },
     Step {
         name: "demo",
         about: "two real models through the whole pipeline, every promise checked",

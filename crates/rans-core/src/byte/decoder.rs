@@ -32,8 +32,14 @@ impl<'a> Decoder<'a> {
 
     /// Decodes a run of `out.len()` symbols with one table. Error: [`Error::Truncated`].
     pub fn run(&mut self, table: &DecodeTable, out: &mut [u8]) -> Result<(), Error> {
-        for (i, symbol) in out.iter_mut().enumerate() {
-            *symbol = self.pull(i % LANES, table)?;
+        for out in out.chunks_mut(LANES) {
+            if out.len() == LANES && self.enough() {
+                self.step(table, out);
+                continue;
+            }
+            for (lane, symbol) in out.iter_mut().enumerate() {
+                *symbol = self.pull(lane, table)?;
+            }
         }
         Ok(())
     }
@@ -55,18 +61,37 @@ impl<'a> Decoder<'a> {
         Ok(())
     }
 
+    /// There is a word for each lane.
+    fn enough(&self) -> bool {
+        self.bytes.len() - self.at >= 2 * LANES
+    }
+
+    /// A symbol of each lane. There must be a word for each lane.
+    fn step(&mut self, table: &DecodeTable, out: &mut [u8]) {
+        let (words, _) = self.bytes[self.at..].as_chunks::<2>();
+        let mut next = 0;
+        for (state, out) in self.state.iter_mut().zip(out) {
+            let (symbol, x) = symbol(table, *state);
+            *out = symbol;
+            // every other lane or so refills: a branch would be mispredicted all the time
+            let (refill, word) = (x < LOW, u32::from(u16::from_le_bytes(words[next])));
+            *state = core::hint::select_unpredictable(refill, x << 16 | word, x);
+            next += usize::from(refill);
+        }
+        self.at += 2 * next;
+    }
+
+    /// A symbol of one lane. Error: [`Error::Truncated`].
     #[inline]
     fn pull(&mut self, lane: usize, table: &DecodeTable) -> Result<u8, Error> {
-        let entry = table.0[(self.state[lane] & 0xfff) as usize];
-        let freq = ((entry >> 12) & 0xfff) + 1;
-        let mut x = freq * (self.state[lane] >> 12) + (entry & 0xfff);
+        let (symbol, mut x) = symbol(table, self.state[lane]);
         if x < LOW {
             let word = self.bytes.get(self.at..self.at + 2).ok_or(Error::Truncated { at: self.at })?;
             self.at += 2;
             x = x << 16 | u32::from(u16::from_le_bytes([word[0], word[1]]));
         }
         self.state[lane] = x;
-        Ok((entry >> 24) as u8)
+        Ok(symbol)
     }
 
     /// Checks that every lane ends in a start state and no byte is left; returns the payloads.
@@ -88,6 +113,14 @@ impl<'a> Decoder<'a> {
             None => Ok((self.state.map(|x| x as u16), &self.bytes[self.at..])),
         }
     }
+}
+
+/// Decodes a symbol of a lane; returns it with the state before the refill.
+#[inline(always)]
+fn symbol(table: &DecodeTable, state: u32) -> (u8, u32) {
+    let entry = table.0[(state & 0xfff) as usize];
+    let freq = ((entry >> 12) & 0xfff) + 1;
+    ((entry >> 24) as u8, freq * (state >> 12) + (entry & 0xfff))
 }
 
 /// A stream for [`decode_many`], and what came of it.
@@ -138,11 +171,10 @@ impl<'j, 'a> Run<'j, 'a> {
 
     /// Steps that a fast path may do: all 32 lanes code a symbol, and there are bytes for the next one.
     fn ahead(&self) -> usize {
-        let enough = self.decoder.bytes.len() - self.decoder.at >= 2 * LANES;
-        if enough { self.steps.full.saturating_sub(VERBATIM + self.done) } else { 0 }
+        if self.decoder.enough() { self.steps.full.saturating_sub(VERBATIM + self.done) } else { 0 }
     }
 
-    /// Decodes what is left, a symbol at a time.
+    /// Decodes what is left without vectors.
     fn finish(mut self, table: &DecodeTable) {
         *self.result = self.rest(table).and_then(|()| {
             let payload = self.decoder.finish()?;
@@ -156,6 +188,10 @@ impl<'j, 'a> Run<'j, 'a> {
     }
 
     fn rest(&mut self, table: &DecodeTable) -> Result<(), Error> {
+        while self.ahead() > 0 {
+            self.decoder.step(table, &mut self.out[self.done * LANES..]);
+            self.done += 1;
+        }
         let out = &mut self.out[self.done * LANES..];
         for ((lane, step), symbol) in self.steps.places(self.done).zip(out) {
             let coded = self.steps.count(lane).saturating_sub(VERBATIM);
@@ -269,7 +305,7 @@ fn byte_steps(isa: Isa, table: &DecodeTable, runs: &mut [Option<Run<'_, '_>>], s
         InstructionSet::Avx512 => arch::avx512::byte::decode(isa, table, runs, steps),
         _ => {
             let _ = (table, runs, steps);
-            0 // `Run::finish` is the reference
+            0 // `Run::rest` is the reference
         }
     }
 }

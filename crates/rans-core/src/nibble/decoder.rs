@@ -1,9 +1,9 @@
 //! A stream to symbols, a few steps at a time.
 
 use super::{DecodeTable, GROUP, LOW, MAX_LANES, Strips, VERBATIM};
+use crate::{Error, Isa};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-use crate::arch;
-use crate::{Error, InstructionSet, Isa};
+use crate::{InstructionSet, arch};
 
 /// Most bytes that a step can take: one a lane.
 const MOST_A_STEP: usize = MAX_LANES;

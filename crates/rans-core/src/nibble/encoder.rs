@@ -1,9 +1,9 @@
 //! Symbols to a stream, backwards.
 
 use super::{EncodeTable, GROUP, LOW, MAX_LANES, Strips, VERBATIM, check_count, max_len};
+use crate::{Error, Isa};
 #[cfg(target_arch = "x86_64")]
-use crate::arch;
-use crate::{Error, InstructionSet, Isa};
+use crate::{InstructionSet, arch};
 
 /// Codes `symbols` into the start of `out`, as fast as this CPU can, and returns the length in bytes.
 ///

@@ -182,6 +182,7 @@ pub struct DecodeTable {
     pub(crate) slot: [u8; 256],
     pub(crate) freq: [u16; 16],
     /// Whether the entries repeat after 128, as they do if all frequencies are even.
+    #[cfg_attr(not(any(target_arch = "x86_64", target_arch = "aarch64")), allow(dead_code))]
     pub(crate) even: bool,
     single: Option<u8>,
 }
