@@ -65,7 +65,9 @@ impl Packed {
             }
             _ => {
                 let range = -(1 << 15)..1 << 15;
-                Store::Int16(fill(tensor, pitch, &mut escapes, range, |row, col, code| row[col] = code as i16)?)
+                Store::Int16(fill(tensor, pitch, &mut escapes, range, |row, col, code| {
+                    row[col] = code as i16
+                })?)
             }
         };
         Ok(Self { isa, rows, scaling: Scaling::new(coded, &tensor.side()?), store, escapes })
@@ -139,7 +141,9 @@ impl Packed {
         for (i, out) in out.chunks_exact_mut(count).enumerate() {
             let row = first + i;
             corrections.clear();
-            while let Some((&(_, col, level), rest)) = escapes.split_first().filter(|(e, _)| e.0 as usize == row) {
+            while let Some((&(_, col, level), rest)) =
+                escapes.split_first().filter(|(e, _)| e.0 as usize == row)
+            {
                 corrections.resize(count, 0.0);
                 self.scaling.add_escape(row, col as usize, level, x, &mut corrections);
                 escapes = rest;
