@@ -1,4 +1,4 @@
-//! Products of one matrix, quickly: `cargo run --release --example speed -p ecq-benches -- ROWS COLS`.
+//! Products of one matrix, quickly: `cargo run --release --example speed -p ecq-benches -- ROWS COLS [ISA]`.
 //! Figures are weights a second, the best of several runs, on one thread and on two.
 
 use std::time::Instant;
@@ -21,7 +21,7 @@ fn best(mut run: impl FnMut()) -> f64 {
 }
 
 /// Nibbles of all tiles, panel by panel, to the same buffer.
-fn decode(tensor: &CodedTensor<'_>) {
+fn decode(isa: Isa, tensor: &CodedTensor<'_>) {
     let coded = tensor.coded();
     let Codec::Nibble(lanes) = coded.codec else { return };
     let (cols, groups) = (coded.cols as usize, lanes as usize / 64);
@@ -30,7 +30,7 @@ fn decode(tensor: &CodedTensor<'_>) {
         let (bytes, entry) = tensor.tile(i).expect("a sound file");
         let rows = tensor.rows(i).len();
         let parts = TileParts::new(bytes, entry, coded.split(), rows * cols).expect("a sound file");
-        let steps = tensor.decoder().nibble_steps(Isa::best(), parts.stream, rows).expect("nibbles");
+        let steps = tensor.decoder().nibble_steps(isa, parts.stream, rows).expect("nibbles");
         let mut steps = steps.expect("a sound file");
         for _ in 0..rows.div_ceil(groups) {
             for block in (0..cols / 64).step_by(16) {
@@ -44,6 +44,8 @@ fn decode(tensor: &CodedTensor<'_>) {
 fn main() {
     let mut sizes = std::env::args().skip(1).filter_map(|a| a.parse().ok());
     let (rows, cols) = (sizes.next().unwrap_or(4096), sizes.next().unwrap_or(14336));
+    let set = std::env::args().nth(3).unwrap_or_default();
+    let isa = Isa::all().find(|isa| isa.set().name() == set).unwrap_or(Isa::best());
     let weights = (rows * cols) as f64;
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.ecq");
@@ -58,10 +60,10 @@ fn main() {
         let reader = Reader::open(&path, Limits::default()).expect("a sound file");
         let Ok(Tensor::Coded(tensor)) = reader.tensor(NAME) else { panic!("a coded tensor") };
         println!("{name}: {:.3} bits a weight", 8.0 * size as f64 / weights);
-        decode(&tensor);
-        println!("  decode only {:6.2} G/s", weights / best(|| decode(&tensor)) / 1e9);
-        let matrix = Matrix::new(&tensor).expect("sound scales");
-        let packed = Packed::new(&tensor).expect("a sound file");
+        decode(isa, &tensor);
+        println!("  decode only {:6.2} G/s", weights / best(|| decode(isa, &tensor)) / 1e9);
+        let matrix = Matrix::with_isa(isa, &tensor).expect("sound scales");
+        let packed = Packed::with_isa(isa, &tensor).expect("a sound file");
         let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
         for precision in [Precision::Int8, Precision::F32] {
             for count in [1, 8, 64] {

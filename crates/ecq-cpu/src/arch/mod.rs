@@ -7,6 +7,8 @@
 //! - int8: `d * x`, with groups `s * (d + zero) * x + m * x`.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod job;
@@ -89,6 +91,10 @@ pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &T
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 if in_lanes => {
             avx512::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if in_lanes => {
+            avx2::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
         }
         _ => {
             panel.check(x, terms, sums);
