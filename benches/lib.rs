@@ -1,5 +1,6 @@
 //! Shared inputs of the benchmarks.
 
+pub mod ggml;
 pub mod tensor;
 
 /// Gaussian weights in groups of 32, quantized to absmax int4 (levels 1..=15), seeded.
