@@ -12,10 +12,10 @@ use ecq_format::tile::TileParts;
 use rans_core::{Isa, nibble};
 
 use crate::activations::Activations;
-use crate::arch::{Codes, Panel, accumulate};
+use crate::arch::{Codes, Panel, accumulate, join};
 use crate::scaling::Scaling;
 use crate::{BLOCK, LANES};
-use ecq_format::planes::{RawPlanes, join_i8, join_i16};
+use ecq_format::planes::{RawPlanes, join_i16};
 
 /// Most blocks of a panel: eight rows of so many take 16 KiB.
 const PANEL: usize = 32;
@@ -202,7 +202,9 @@ impl Tile<'_> {
                 (Codes::Nibble(nibbles), place.pitch)
             }
             1..=4 => {
-                self.join(place, nibbles, bytes, join_i8);
+                self.join(place, nibbles, bytes, |planes, first, n, codes| {
+                    join(self.isa, planes, first, n, codes)
+                });
                 self.clear_escapes(place, bytes, PITCH, escapes, cursors);
                 (if self.raw_bits == 1 { Codes::I5(bytes) } else { Codes::I8(bytes) }, PITCH)
             }

@@ -142,12 +142,22 @@ impl<'a> RawPlanes<'a> {
         Ok(Self { raw_bits, planes })
     }
 
+    /// Number of raw bits.
+    pub fn raw_bits(&self) -> u32 {
+        self.raw_bits
+    }
+
+    /// The plane of the fields of this width (8, 4, 2 or 1); empty if there is none.
+    pub fn plane(&self, width: u32) -> &'a [u8] {
+        self.planes[3 - width.ilog2() as usize]
+    }
+
     /// Reads the raw bits of `count` weights from a multiple of eight on.
     #[inline(always)]
     fn read(&self, first: usize, count: usize, raw: &mut Raw) {
         *raw = Raw::ZERO;
         for (width, shift) in fields(self.raw_bits) {
-            let plane = self.planes[3 - width.ilog2() as usize];
+            let plane = self.plane(width);
             let plane = &plane[first / 8 * width as usize..];
             let plane = &plane[..plane.len().min(count.div_ceil(8) * width as usize)];
             let (bytes, shift) = raw.field(shift);

@@ -14,6 +14,7 @@ mod avx512;
 mod job;
 mod scalar;
 
+use ecq_format::planes::{RawPlanes, join_i8};
 #[cfg(target_arch = "x86_64")]
 use rans_core::InstructionSet;
 use rans_core::Isa;
@@ -82,6 +83,15 @@ impl Panel<'_> {
             assert!(groups.min.is_empty() || groups.min.len() == groups.scale.len());
         }
     }
+}
+
+/// Codes of the weights of a tile from `first` on, with 1 to 4 raw bits.
+pub(crate) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
+    #[cfg(target_arch = "x86_64")]
+    if isa.set() == InstructionSet::Avx512 && first.is_multiple_of(8) && nibbles.len().is_multiple_of(BLOCK) {
+        return avx512::join(isa, planes, first, nibbles, codes);
+    }
+    join_i8(planes, first, nibbles, codes);
 }
 
 /// Adds the products of a panel: `sums` has 16 lanes for each vector of each row.

@@ -3,9 +3,11 @@
 
 mod float;
 mod int8;
+mod join;
 
 use core::arch::x86_64::*;
 
+use ecq_format::planes::RawPlanes;
 use rans_core::{InstructionSet, Isa};
 
 use super::job::{I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
@@ -22,6 +24,13 @@ pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
             Data::Int8 { values, scales } => int8::accumulate(job, values, scales),
         }
     }
+}
+
+/// Codes of whole blocks of weights with 1 to 4 raw bits, from a multiple of 8 on.
+pub(super) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
+    assert!(isa.set() == InstructionSet::Avx512 && (1..=4).contains(&planes.raw_bits()));
+    // SAFETY: an `Isa` is the proof that this CPU has the instructions
+    unsafe { join::join(planes, first, nibbles, codes) }
 }
 
 /// The codes of a block: 64 bytes; or, of words, dwords 0, 2, 4, … and dwords 1, 3, 5, …, so that in either form the
