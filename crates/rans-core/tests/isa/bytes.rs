@@ -41,7 +41,7 @@ fn shape(i: usize, random: &mut Random) -> Steps {
 #[test]
 fn all_shapes_and_frequencies() {
     let mut random = Random::new(5);
-    for i in (0..8 * LANES).step_by(EVERY) {
+    for i in (0..8 * LANES).step_by(EVERY * EVERY) {
         let steps = shape(i, &mut random);
         for kind in (0..SHAPES).step_by(EVERY) {
             let freqs = frequencies(kind, &mut random);

@@ -48,7 +48,7 @@ fn fast() -> impl Iterator<Item = Isa> {
 }
 
 /// A test goes through every so many of its cases: under Miri a few, as it is a thousand times slower.
-const EVERY: usize = if cfg!(miri) { 11 } else { 1 };
+const EVERY: usize = if cfg!(miri) { 13 } else { 1 };
 
 /// How many shapes of frequencies there are.
 const SHAPES: usize = 10;
