@@ -1,5 +1,6 @@
 //! Shared inputs of the benchmarks.
 
+pub mod ggml;
 pub mod tensor;
 
 /// Seeded normal deviates.

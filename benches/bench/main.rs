@@ -2,6 +2,8 @@
 
 mod codecs;
 mod conversion;
+mod floats;
+mod products;
 mod report;
 mod timing;
 
@@ -46,6 +48,10 @@ enum Part {
     Nibbles,
     /// The byte codec, on pairs of nibbles
     Pairs,
+    /// BF16 without loss
+    Floats,
+    /// Matrix products from the coded form
+    Products,
     /// `ecq convert` and `restore` on a synthetic model of 4 GiB (12 GiB of disk)
     Conversion,
 }
@@ -60,6 +66,13 @@ fn main() -> Result<()> {
     }
     if wanted(Part::Pairs) {
         codecs::pairs(&mut report, if args.quick { 1 << 22 } else { 1 << 25 }, time);
+    }
+    if wanted(Part::Floats) {
+        floats::bf16(&mut report, if args.quick { 1024 } else { 8192 }, time)?;
+    }
+    if wanted(Part::Products) {
+        let (rows, cols) = if args.quick { (1024, 4096) } else { (4096, 14336) };
+        products::products(&mut report, rows, cols, time)?;
     }
     if wanted(Part::Conversion) {
         conversion::conversion(&mut report, if args.quick { "0.25" } else { "4" })?;

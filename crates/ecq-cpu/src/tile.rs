@@ -17,8 +17,8 @@ use crate::scaling::Scaling;
 use crate::{BLOCK, LANES};
 use ecq_format::planes::{RawPlanes, join_i8, join_i16};
 
-/// Blocks of a panel: eight rows of this many take 8 KiB.
-const PANEL: usize = 16;
+/// Most blocks of a panel: eight rows of so many take 16 KiB.
+const PANEL: usize = 32;
 /// Weights of a panel's row.
 const PITCH: usize = PANEL * BLOCK;
 /// Rows that are multiplied at once where a whole tile was decoded.
@@ -105,6 +105,11 @@ pub(crate) fn multiply(
 }
 
 impl Tile<'_> {
+    /// Blocks of a panel. The longer, the less often a decoder starts and stops; but x shall stay in the first cache, too.
+    fn panel(&self) -> usize {
+        if self.x.count() == 1 { PANEL } else { PANEL / 2 }
+    }
+
     /// Lists the escapes and adds up what they change.
     fn read_escapes(&self, bytes: &[u8], scratch: &mut Scratch) -> std::result::Result<(), String> {
         let (cols, count) = (self.scaling.cols, self.x.count());
@@ -147,8 +152,8 @@ impl Tile<'_> {
         for row in 0..height {
             let rows = (self.rows - row).div_ceil(height);
             self.begin(rows, row, height, scratch);
-            for block in (0..cols / BLOCK).step_by(PANEL) {
-                let blocks = PANEL.min(cols / BLOCK - block);
+            for block in (0..cols / BLOCK).step_by(self.panel()) {
+                let blocks = self.panel().min(cols / BLOCK - block);
                 decoder.advance(blocks, &mut scratch.nibbles, PITCH)?;
                 let place = Place { row, row_step: height, rows, block, blocks, at: 0, pitch: PITCH };
                 self.multiply(&place, scratch);
@@ -165,8 +170,8 @@ impl Tile<'_> {
             let rows = ROWS.min(self.rows - row);
             self.begin(rows, row, 1, scratch);
             let all = cols.div_ceil(BLOCK);
-            for block in (0..all).step_by(PANEL) {
-                let blocks = PANEL.min(all - block);
+            for block in (0..all).step_by(self.panel()) {
+                let blocks = self.panel().min(all - block);
                 let at = row * cols + block * BLOCK;
                 let place = Place { row, row_step: 1, rows, block, blocks, at, pitch: cols };
                 self.multiply(&place, scratch);

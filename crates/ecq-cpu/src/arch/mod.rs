@@ -7,7 +7,11 @@
 //! - int8: `d * x`, with groups `s * (d + zero) * x + m * x`.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod job;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -82,11 +86,19 @@ impl Panel<'_> {
 
 /// Adds the products of a panel: `sums` has 16 lanes for each vector of each row.
 pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &Terms, sums: &mut [f32]) {
-    panel.check(x, terms, sums);
-    let lanes = terms.groups.as_ref().is_none_or(|groups| groups.in_lanes());
+    let in_lanes = terms.groups.as_ref().is_none_or(|groups| groups.in_lanes());
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 if lanes => avx512::accumulate(isa, panel, x, terms, sums),
-        _ => scalar::accumulate(panel, x, terms, sums),
+        InstructionSet::Avx512 if in_lanes => {
+            avx512::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 if in_lanes => {
+            avx2::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
+        }
+        _ => {
+            panel.check(x, terms, sums);
+            scalar::accumulate(panel, x, terms, sums);
+        }
     }
 }

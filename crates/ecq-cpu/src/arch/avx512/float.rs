@@ -46,8 +46,26 @@ impl Table {
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn accumulate(job: &Job<'_>, scales: u8, x: &[f32], sums: &mut [f32]) {
-    cover!(run, job, scales, x, sums)
+pub(super) fn accumulate(job: &Job<'_>, x: &[f32]) {
+    dispatch!(all, job, x)
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: &[f32]) {
+    for (m, vectors) in pieces(job.count, &[4, 2, 1]) {
+        let most: &[_] = if vectors == 1 { &[8, 4, 1] } else { &[4, 1] };
+        for (row, rows) in pieces(job.panel.rows, most) {
+            match (rows, vectors) {
+                (8, _) => run::<KIND, SCALES, 8, 1>(job, row, m, x),
+                (4, 1) => run::<KIND, SCALES, 4, 1>(job, row, m, x),
+                (4, 2) => run::<KIND, SCALES, 4, 2>(job, row, m, x),
+                (4, _) => run::<KIND, SCALES, 4, 4>(job, row, m, x),
+                (_, 1) => run::<KIND, SCALES, 1, 1>(job, row, m, x),
+                (_, 2) => run::<KIND, SCALES, 1, 2>(job, row, m, x),
+                _ => run::<KIND, SCALES, 1, 4>(job, row, m, x),
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw")]
@@ -56,11 +74,9 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     row: usize,
     vector: usize,
     x: &[f32],
-    sums: &mut [f32],
 ) {
     let table = Table::new(job.terms.zero);
-    let sums = sums.as_mut_ptr();
-    let mut all = load::<R, M>(job, row, vector, sums);
+    let mut all = load::<R, M>(job, row, vector);
     for b in 0..job.panel.blocks {
         // SAFETY: each vector has this block
         let x = unsafe { x.as_ptr().add(vector * job.padded + (job.panel.block + b) * BLOCK) };
@@ -108,5 +124,5 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
             }
         }
     }
-    store(job, row, vector, sums, &all);
+    store(job, row, vector, &all);
 }

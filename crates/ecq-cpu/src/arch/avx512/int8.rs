@@ -72,8 +72,26 @@ fn positive<const KIND: u8>(codes: Block) -> Block {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn accumulate(job: &Job<'_>, scales: u8, values: &[i8], by: &[f32], sums: &mut [f32]) {
-    cover!(run, job, scales, values, by, sums)
+pub(super) fn accumulate(job: &Job<'_>, values: &[i8], scales: &[f32]) {
+    dispatch!(all, job, (values, scales))
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: (&[i8], &[f32])) {
+    for (m, vectors) in pieces(job.count, &[4, 2, 1]) {
+        let most: &[_] = if vectors == 1 { &[8, 4, 1] } else { &[4, 1] };
+        for (row, rows) in pieces(job.panel.rows, most) {
+            match (rows, vectors) {
+                (8, _) => run::<KIND, SCALES, 8, 1>(job, row, m, x),
+                (4, 1) => run::<KIND, SCALES, 4, 1>(job, row, m, x),
+                (4, 2) => run::<KIND, SCALES, 4, 2>(job, row, m, x),
+                (4, _) => run::<KIND, SCALES, 4, 4>(job, row, m, x),
+                (_, 1) => run::<KIND, SCALES, 1, 1>(job, row, m, x),
+                (_, 2) => run::<KIND, SCALES, 1, 2>(job, row, m, x),
+                _ => run::<KIND, SCALES, 1, 4>(job, row, m, x),
+            }
+        }
+    }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
@@ -81,20 +99,17 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     job: &Job<'_>,
     row: usize,
     vector: usize,
-    values: &[i8],
-    scales: &[f32],
-    sums: &mut [f32],
+    (values, scales): (&[i8], &[f32]),
 ) {
     let zero = _mm512_set1_ps(job.terms.zero);
-    let sums = sums.as_mut_ptr();
-    let mut all = load::<R, M>(job, row, vector, sums);
+    let mut all = load::<R, M>(job, row, vector);
     for b in 0..job.panel.blocks {
         let x: [Columns; M] = std::array::from_fn(|m| {
             let at = (vector + m) * job.padded + (job.panel.block + b) * BLOCK;
             // SAFETY: each vector has this block, and a scale for each lane
             unsafe {
                 let values = _mm512_loadu_si512(values.as_ptr().add(at).cast());
-                let scale = _mm512_loadu_ps(scales.as_ptr().add(at / crate::LANE));
+                let scale = _mm512_loadu_ps(scales.as_ptr().add(at / LANE));
                 if SCALES > 0 {
                     Columns::new::<KIND, true>(values, scale)
                 } else {
@@ -102,30 +117,30 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
                 }
             }
         });
-        for r in 0..R {
+        for (r, all) in all.iter_mut().enumerate() {
             let codes = positive::<KIND>(job.block::<KIND>(row + r, b));
-            match &job.terms.groups {
-                Some(groups) if SCALES > 0 => {
-                    let scale = job.lanes(groups, &groups.scale, row + r, b);
-                    for m in 0..M {
-                        let dot = _mm512_mul_ps(x[m].dot::<KIND>(&codes), x[m].scale);
-                        let dot = _mm512_fmadd_ps(zero, x[m].sum, dot);
-                        all[r][m] = _mm512_fmadd_ps(dot, scale, all[r][m]);
+            let mut scaled = None;
+            if let (true, Some(groups)) = (SCALES > 0, &job.terms.groups) {
+                let scale = job.lanes(groups, &groups.scale, row + r, b);
+                // s * (d + zero) + m = s * d + (s * zero + m)
+                let base = if SCALES == 2 {
+                    _mm512_fmadd_ps(scale, zero, job.lanes(groups, &groups.min, row + r, b))
+                } else {
+                    _mm512_mul_ps(scale, zero)
+                };
+                scaled = Some((scale, base));
+            }
+            for (x, sum) in x.iter().zip(all) {
+                let dot = x.dot::<KIND>(&codes);
+                *sum = match scaled {
+                    Some((scale, base)) => {
+                        let sum = _mm512_fmadd_ps(base, x.sum, *sum);
+                        _mm512_fmadd_ps(_mm512_mul_ps(dot, x.scale), scale, sum)
                     }
-                    if SCALES == 2 {
-                        let min = job.lanes(groups, &groups.min, row + r, b);
-                        for m in 0..M {
-                            all[r][m] = _mm512_fmadd_ps(min, x[m].sum, all[r][m]);
-                        }
-                    }
-                }
-                _ => {
-                    for m in 0..M {
-                        all[r][m] = _mm512_fmadd_ps(x[m].dot::<KIND>(&codes), x[m].scale, all[r][m]);
-                    }
-                }
+                    None => _mm512_fmadd_ps(dot, x.scale, *sum),
+                };
             }
         }
     }
-    store(job, row, vector, sums, &all);
+    store(job, row, vector, &all);
 }
