@@ -5,8 +5,17 @@ use crate::{Error, Isa};
 #[cfg(target_arch = "x86_64")]
 use crate::{InstructionSet, arch};
 
-/// Streams that are decoded at the same time.
-const SIDE_BY_SIDE: usize = 4;
+/// Most streams that are decoded at the same time.
+const MOST: usize = 4;
+
+/// Streams that are decoded at the same time: with AVX2, the states of more do not fit into registers.
+fn side_by_side(isa: Isa) -> usize {
+    match isa.set() {
+        InstructionSet::Avx512 => MOST,
+        InstructionSet::Avx2 => 2,
+        InstructionSet::Scalar | InstructionSet::Neon => 1,
+    }
+}
 
 /// Decodes runs, first to last.
 #[derive(Clone, Debug)]
@@ -269,10 +278,10 @@ pub fn decode_with(
 /// Streams of any lengths and shapes go together, best the long ones first.
 pub fn decode_many(isa: Isa, table: &DecodeTable, jobs: &mut [Job<'_>]) {
     let mut jobs = jobs.iter_mut();
-    let mut runs = [const { None }; SIDE_BY_SIDE];
+    let mut runs = [const { None }; MOST];
     let mut count = 0;
     loop {
-        while count < SIDE_BY_SIDE
+        while count < side_by_side(isa)
             && let Some(job) = jobs.next()
         {
             runs[count] = Run::start(job);

@@ -5,7 +5,7 @@ use rans_core::nibble::{
 };
 use rans_core::{Error, Isa};
 
-use crate::{Random, SHAPES, damaged, fast, frequencies, symbols};
+use crate::{EVERY, Random, SHAPES, damaged, fast, frequencies, symbols};
 
 /// Fills what a decoder must not touch.
 const UNTOUCHED: u8 = 0xee;
@@ -98,8 +98,8 @@ fn layouts(lanes: usize, random: &mut Random) -> Vec<Strips> {
 #[test]
 fn all_layouts_and_frequencies() {
     let mut random = Random::new(1);
-    for lanes in (GROUP..=1024).step_by(GROUP) {
-        for (i, strips) in layouts(lanes, &mut random).into_iter().enumerate() {
+    for lanes in (GROUP..=1024).step_by(GROUP * EVERY) {
+        for (i, strips) in layouts(lanes, &mut random).into_iter().enumerate().step_by(EVERY) {
             let freqs = frequencies(i % SHAPES, &mut random);
             let symbols = symbols(&freqs, strips.symbols(), &mut random);
             let stream = coded(&freqs, &strips, &symbols);
@@ -110,6 +110,7 @@ fn all_layouts_and_frequencies() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn all_states_of_all_slots() {
     // one step from every state there is, which is also one refill from every state below the bound
     let mut random = Random::new(2);
@@ -133,6 +134,7 @@ fn all_states_of_all_slots() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn damaged_streams() {
     let mut random = Random::new(3);
     for shape in (0..SHAPES).filter(|&shape| shape != 4) {

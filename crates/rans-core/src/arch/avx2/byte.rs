@@ -20,8 +20,6 @@ pub(crate) fn decode(isa: Isa, table: &DecodeTable, runs: &mut [Option<Run<'_, '
         match runs.len() {
             1 => side_by_side::<1>(table, runs, steps),
             2 => side_by_side::<2>(table, runs, steps),
-            3 => side_by_side::<3>(table, runs, steps),
-            4 => side_by_side::<4>(table, runs, steps),
             _ => 0,
         }
     }
