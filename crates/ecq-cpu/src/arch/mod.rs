@@ -10,12 +10,14 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod job;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 
 use ecq_format::planes::{RawPlanes, join_i8};
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use rans_core::InstructionSet;
 use rans_core::Isa;
 
@@ -105,6 +107,10 @@ pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &T
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx2 if in_lanes => {
             avx2::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
+        }
+        #[cfg(target_arch = "aarch64")]
+        InstructionSet::Neon if in_lanes => {
+            neon::accumulate(isa, &job::Job::new(panel, x, terms, sums), &x.data)
         }
         _ => {
             panel.check(x, terms, sums);
