@@ -8,6 +8,7 @@ mod fixtures;
 mod generate;
 mod golden;
 mod shell;
+mod synthetic;
 mod test;
 mod tidy;
 
@@ -30,6 +31,8 @@ enum Command {
     Demo,
     /// Write the golden files of a new format version
     Golden,
+    /// Write a synthetic model of a given size, to measure with
+    Synthetic(synthetic::Args),
     /// Run everything that CI runs, and stop at the first failure
     Test(test::Args),
     /// Build rans-core's firmware for bare ARM cores and run it in an emulator
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Demo => demo::run(),
         Command::Golden => golden::run(),
+        Command::Synthetic(args) => synthetic::run(&args),
         Command::Test(args) => test::run(&args),
         Command::BareMetal => test::run_alone("bare-metal"),
     };
