@@ -172,7 +172,11 @@ impl<'a> Encoder<'a> {
             made.1 = Some(entry.expect("a planned tile can be coded"));
         };
         ordered(tiles.len(), make, |(bytes, entry)| match (tiles.next(), entry) {
-            (Some(tile), Some(entry)) => sink(self.coded.tile_range(tile), bytes, *entry),
+            (Some(tile), Some(entry)) => {
+                let rows = self.coded.tile_range(tile);
+                let len = entry.bytes(self.coded.split(), rows.len() as u64 * self.coded.cols);
+                sink(rows, &bytes[..len as usize], *entry)
+            }
             _ => Ok(()), // there are as many tiles as there are tiles
         })
     }
