@@ -67,7 +67,7 @@ pub fn histogram(levels: &dyn Levels, rows: usize, cols: usize, center: i32) -> 
                 let range = i * chunk..rows.min((i + 1) * chunk);
                 buffer.resize(range.len() * cols, 0);
                 levels.fill(range, &mut buffer);
-                buffer.iter().for_each(|&l| h.add(l));
+                h.add_all(&buffer);
                 (h, buffer)
             },
         )
