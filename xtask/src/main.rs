@@ -9,6 +9,7 @@ mod generate;
 mod golden;
 mod neon;
 mod shell;
+mod synthetic;
 mod test;
 mod tidy;
 
@@ -31,6 +32,8 @@ enum Command {
     Demo,
     /// Write the golden files of a new format version
     Golden,
+    /// Write a synthetic model of a given size, to measure with
+    Synthetic(synthetic::Args),
     /// Run everything that CI runs, and stop at the first failure
     Test(test::Args),
     /// Measure codecs, products and conversion with their rivals (see `cargo xtask bench cpu --help`)
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Demo => demo::run(),
         Command::Golden => golden::run(),
+        Command::Synthetic(args) => synthetic::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench { arguments } => bench(&arguments),
         Command::BareMetal => test::run_alone("bare-metal"),

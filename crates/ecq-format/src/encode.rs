@@ -67,7 +67,7 @@ pub fn histogram(levels: &dyn Levels, rows: usize, cols: usize, center: i32) -> 
                 let range = i * chunk..rows.min((i + 1) * chunk);
                 buffer.resize(range.len() * cols, 0);
                 levels.fill(range, &mut buffer);
-                buffer.iter().for_each(|&l| h.add(l));
+                h.add_all(&buffer);
                 (h, buffer)
             },
         )
@@ -172,7 +172,11 @@ impl<'a> Encoder<'a> {
             made.1 = Some(entry.expect("a planned tile can be coded"));
         };
         ordered(tiles.len(), make, |(bytes, entry)| match (tiles.next(), entry) {
-            (Some(tile), Some(entry)) => sink(self.coded.tile_range(tile), bytes, *entry),
+            (Some(tile), Some(entry)) => {
+                let rows = self.coded.tile_range(tile);
+                let len = entry.bytes(self.coded.split(), rows.len() as u64 * self.coded.cols);
+                sink(rows, &bytes[..len as usize], *entry)
+            }
             _ => Ok(()), // there are as many tiles as there are tiles
         })
     }

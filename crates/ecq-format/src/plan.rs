@@ -14,31 +14,42 @@ const REACH: i64 = 2048;
 #[derive(Clone, Debug)]
 pub struct Histogram {
     center: i32,
+    /// Of the levels within reach, ascending; the last counts all others.
     counts: Vec<u64>,
-    beyond: u64,
     total: u64,
 }
 
 impl Histogram {
     /// An empty histogram around `center`, the level at which signs fold.
     pub fn new(center: i32) -> Self {
-        Self { center, counts: vec![0; 2 * REACH as usize], beyond: 0, total: 0 }
+        Self { center, counts: vec![0; 2 * REACH as usize + 1], total: 0 }
     }
 
     /// Counts a level.
     pub fn add(&mut self, level: i32) {
-        let at = i64::from(level) - i64::from(self.center) + REACH;
-        match usize::try_from(at).ok().and_then(|at| self.counts.get_mut(at)) {
-            Some(count) => *count += 1,
-            None => self.beyond += 1,
+        self.add_all(&[level]);
+    }
+
+    /// Counts levels.
+    pub fn add_all(&mut self, levels: &[i32]) {
+        let first = self.center.wrapping_sub(REACH as i32);
+        for level in levels {
+            // wrapping: what does not fit 32 bits is far outside either way
+            let at = (level.wrapping_sub(first) as u32).min(2 * REACH as u32);
+            self.counts[at as usize] += 1;
         }
-        self.total += 1;
+        self.total += levels.len() as u64;
+    }
+
+    /// Number of levels within reach, and beyond.
+    fn split(&self) -> (&[u64], u64) {
+        let (last, within) = self.counts.split_last().unwrap_or((&0, &[]));
+        (within, *last)
     }
 
     /// Counts all levels of another histogram around the same centre.
     pub fn merge(mut self, other: &Self) -> Self {
         self.counts.iter_mut().zip(&other.counts).for_each(|(a, b)| *a += b);
-        self.beyond += other.beyond;
         self.total += other.total;
         self
     }
@@ -51,21 +62,22 @@ impl Histogram {
     /// (level, count) of the levels that occur within reach of the centre, ascending.
     pub fn levels(&self) -> impl Iterator<Item = (i32, u64)> + '_ {
         let first = i64::from(self.center) - REACH;
-        let all = self.counts.iter().enumerate().map(move |(i, &c)| ((first + i as i64) as i32, c));
+        let all = self.split().0.iter().enumerate().map(move |(i, &c)| ((first + i as i64) as i32, c));
         all.filter(|&(_, c)| c > 0)
     }
 
     /// Order-0 entropy in bits a level, levels beyond reach counted as one symbol.
     pub fn entropy(&self) -> f64 {
-        entropy(self.counts.iter().chain([&self.beyond]).copied())
+        entropy(self.counts.iter().copied())
     }
 
     /// The 16 neighbouring levels that hold the most: where they begin.
     fn best_window(&self) -> i32 {
-        let sum = |at: usize| self.counts[at..at + 16].iter().sum::<u64>();
+        let within = self.split().0;
+        let sum = |at: usize| within[at..at + 16].iter().sum::<u64>();
         let middle = REACH as usize;
         let far = |at: usize| (at + 8).abs_diff(middle);
-        let at = (0..=self.counts.len() - 16).max_by_key(|&at| (sum(at), usize::MAX - far(at))).unwrap_or(0);
+        let at = (0..=within.len() - 16).max_by_key(|&at| (sum(at), usize::MAX - far(at))).unwrap_or(0);
         (i64::from(self.center) - REACH + at as i64) as i32
     }
 }
@@ -147,7 +159,7 @@ impl Plan {
                 counts.beyond += u64::from(level.unsigned_abs()) * count;
             }
         }
-        counts.beyond += histogram.beyond * REACH as u64;
+        counts.beyond += histogram.split().1 * REACH as u64;
         Self::for_counts(split, &counts)
     }
 

@@ -242,31 +242,36 @@ impl Cut {
     }
 }
 
-/// Cuts blocks with `cut`, which tells whether any weight of its block escapes, and packs the raw bits into `planes`, which
-/// must be zero. `escapes` lists those of a block.
+/// Cuts blocks with `cut`, which writes nibbles, the low and the high raw bits and a mark for each weight that escapes, and
+/// tells whether there is a mark. Packs the raw bits into `planes`, and calls `escape` with the positions that are marked.
 #[inline(always)]
 fn pack_blocks(
     raw_bits: u32,
     nibbles: &mut [u8],
     mut planes: &mut [u8],
-    mut cut: impl FnMut(usize, &mut [u8], &mut [u8], &mut [u8]) -> bool,
-    mut escapes: impl FnMut(usize, usize),
+    mut cut: impl FnMut(usize, &mut [u8], [&mut [u8]; 3]) -> bool,
+    mut escape: impl FnMut(usize),
 ) {
     let count = nibbles.len();
     let mut of: [&mut [u8]; 4] = Default::default();
     for (width, _) in fields(raw_bits) {
         let (plane, rest) = planes.split_at_mut(fill4(plane_bytes(width, count as u64)) as usize);
-        of[3 - width.ilog2() as usize] = &mut plane[..plane_bytes(width, count as u64) as usize];
+        let (plane, fill) = plane.split_at_mut(plane_bytes(width, count as u64) as usize);
+        fill.fill(0);
+        of[3 - width.ilog2() as usize] = plane;
         planes = rest;
     }
-    let mut raw = Raw::ZERO;
+    let (mut raw, mut marks) = (Raw::ZERO, [0; BLOCK]);
     for (block, nibbles) in nibbles.chunks_mut(BLOCK).enumerate() {
         let (at, here) = (block * BLOCK, nibbles.len());
         if here < BLOCK {
-            raw = Raw::ZERO;
+            (raw, marks) = (Raw::ZERO, [0; BLOCK]);
         }
-        if cut(at, nibbles, &mut raw.low[..here], &mut raw.high[..here]) {
-            escapes(at, here);
+        if cut(at, nibbles, [&mut raw.low[..here], &mut raw.high[..here], &mut marks[..here]]) {
+            // few are: eight at a time
+            let marked = marks.chunks(8).enumerate().filter(|(_, eight)| **eight != [0; 8]);
+            let each = marked.flat_map(|(i, eight)| (8 * i..).zip(eight).filter(|m| *m.1 != 0));
+            each.for_each(|(i, _)| escape(at + i));
         }
         for (width, shift) in fields(raw_bits) {
             let plane = &mut of[3 - width.ilog2() as usize][at / 8 * width as usize..];
@@ -318,21 +323,17 @@ pub(crate) fn split_levels(
     }
     #[multiversion(targets = "simd")]
     fn run(cut: Cut, levels: &[i32], nibbles: &mut [u8], planes: &mut [u8], list: &mut Vec<(u32, i32)>) {
-        let block = |at: usize, nibbles: &mut [u8], low: &mut [u8], high: &mut [u8]| {
+        let block = |at: usize, nibbles: &mut [u8], [low, high, marks]: [&mut [u8]; 3]| {
             let mut any = 0;
             let levels = &levels[at..at + nibbles.len()];
-            for (((&level, n), l), h) in levels.iter().zip(nibbles).zip(low).zip(high) {
+            for ((((&level, n), l), h), m) in levels.iter().zip(nibbles).zip(low).zip(high).zip(marks) {
                 let (nibble, raw, escapes) = one(cut, level);
-                (*n, *l, *h) = (nibble, raw as u8, (raw >> 8) as u8);
+                (*n, *l, *h, *m) = (nibble, raw as u8, (raw >> 8) as u8, u8::from(escapes));
                 any |= u32::from(escapes);
             }
             any != 0
         };
-        let escapes = |at: usize, count: usize| {
-            let here = levels[at..at + count].iter().enumerate();
-            list.extend(here.filter(|&(_, &l)| one(cut, l).2).map(|(i, &l)| ((at + i) as u32, l)));
-        };
-        pack_blocks(cut.raw_bits, nibbles, planes, block, escapes);
+        pack_blocks(cut.raw_bits, nibbles, planes, block, |p| list.push((p as u32, levels[p])));
     }
     run(cut, levels, nibbles, planes, list);
 }
@@ -389,22 +390,18 @@ pub(crate) fn split_patterns(
             let bits = bits.get();
             cut_u16(cut, bits >> sign_bit, (bits & mask).wrapping_sub(base) & mask)
         };
-        let block = |at: usize, nibbles: &mut [u8], low: &mut [u8], high: &mut [u8]| {
+        let block = |at: usize, nibbles: &mut [u8], [low, high, marks]: [&mut [u8]; 3]| {
             let mut any = 0;
             let bits = &bits[at..at + nibbles.len()];
-            for (((&bits, n), l), h) in bits.iter().zip(nibbles).zip(low).zip(high) {
+            for ((((&bits, n), l), h), m) in bits.iter().zip(nibbles).zip(low).zip(high).zip(marks) {
                 let (nibble, raw, escapes) = one(bits);
-                (*n, *l, *h) = (nibble, raw as u8, (raw >> 8) as u8);
+                (*n, *l, *h, *m) = (nibble, raw as u8, (raw >> 8) as u8, u8::from(escapes));
                 any |= u16::from(escapes);
             }
             any != 0
         };
-        let escapes = |at: usize, count: usize| {
-            let here = bits[at..at + count].iter().enumerate();
-            let here = here.filter(|&(_, &b)| one(b).2);
-            list.extend(here.map(|(i, &b)| ((at + i) as u32, pattern.level(b.get()))));
-        };
-        pack_blocks(cut.raw_bits, nibbles, planes, block, escapes);
+        let escape = |p: usize| list.push((p as u32, pattern.level(bits[p].get())));
+        pack_blocks(cut.raw_bits, nibbles, planes, block, escape);
     }
     match pattern.format.bytes() {
         1 => run(cut, pattern, bytes.as_chunks::<1>().0, nibbles, planes, list),

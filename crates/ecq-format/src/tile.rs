@@ -172,7 +172,7 @@ thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-/// Splits weights: nibbles into `nibbles`, which is resized, raw planes into `raw`, which is zero, escapes into `list`.
+/// Splits weights: nibbles into `nibbles`, which is resized, raw planes into `raw`, escapes into `list`.
 fn split(
     plan: &Plan,
     weights: TileInput<'_>,
@@ -195,7 +195,6 @@ fn split(
 pub(crate) fn count_pairs(plan: &Plan, weights: TileInput<'_>, cols: usize, counts: &mut [u64; 256]) {
     let mut scratch = SCRATCH.take();
     let Scratch { nibbles, raw, list, .. } = &mut scratch;
-    raw.clear();
     raw.resize(raw_bytes(plan.split.raw_bits, weights.len() as u64) as usize, 0);
     split(plan, weights, nibbles, raw, list);
     pairs(nibbles.len() / cols, cols, |a, b| {
@@ -230,40 +229,42 @@ impl<'a> TileEncoder<'a> {
         Self { plan, cols: coded.cols as usize, table }
     }
 
-    /// Codes whole rows into `out`, of which only the memory is used.
+    /// Codes whole rows into the start of `out`, which only grows; the entry tells how many bytes they are.
     pub fn encode(&self, weights: TileInput<'_>, out: &mut Vec<u8>) -> Result<TileEntry, rans_core::Error> {
         let mut scratch = SCRATCH.take();
         let Scratch { nibbles, pairs, list, escapes, .. } = &mut scratch;
-        out.clear();
-        out.resize(raw_bytes(self.plan.split.raw_bits, weights.len() as u64) as usize, 0);
-        split(self.plan, weights, nibbles, out, list);
-        let raw = out.len();
-        self.stream(nibbles, pairs, out)?;
-        let stream = (out.len() - raw) as u32;
-        let fill = |out: &mut Vec<u8>| out.resize(out.len().next_multiple_of(4), 0);
-        fill(out);
+        let raw = raw_bytes(self.plan.split.raw_bits, weights.len() as u64) as usize;
+        grow(out, raw);
+        split(self.plan, weights, nibbles, &mut out[..raw], list);
+        let stream = self.stream(nibbles, pairs, raw, out)?;
         escapes.clear();
         escapes::write(list, escapes);
-        out.extend(&*escapes);
-        fill(out);
-        let escapes = escapes.len() as u32;
+        let list_at = raw + stream.next_multiple_of(4);
+        let end = list_at + escapes.len().next_multiple_of(4);
+        grow(out, end);
+        out[raw + stream..list_at].fill(0);
+        out[list_at..list_at + escapes.len()].copy_from_slice(escapes);
+        out[list_at + escapes.len()..end].fill(0);
+        let (stream, escapes) = (stream as u32, escapes.len() as u32);
         SCRATCH.set(scratch);
-        Ok(TileEntry { stream, escapes, crc: crc32fast::hash(out) })
+        Ok(TileEntry { stream, escapes, crc: crc32fast::hash(&out[..end]) })
     }
 
-    /// Appends the stream of the nibbles.
+    /// Codes nibbles to `out[start..]` and returns the length of the stream.
     fn stream(
         &self,
         nibbles: &[u8],
         symbols: &mut Vec<u8>,
+        start: usize,
         out: &mut Vec<u8>,
-    ) -> Result<(), rans_core::Error> {
-        let (rows, start) = (nibbles.len() / self.cols, out.len());
-        let len = match &self.table {
+    ) -> Result<usize, rans_core::Error> {
+        let rows = nibbles.len() / self.cols;
+        match &self.table {
             EncodeTable::Nibble(lanes, table) => {
                 let strips = strips(*lanes, rows, self.cols)?;
-                out.resize(start + nibble::max_len(&strips), 0);
-                nibble::encode(table, &strips, nibbles, &mut out[start..])?
+                let end = start + nibble::max_len(&strips);
+                grow(out, end);
+                nibble::encode(table, &strips, nibbles, &mut out[start..end])
             }
             EncodeTable::Pairs(table) => {
                 let filler = self.plan.filler;
@@ -271,12 +272,18 @@ impl<'a> TileEncoder<'a> {
                 pairs(rows, self.cols, |a, b| {
                     symbols.push(nibbles[a] | b.map_or(filler, |b| nibbles[b]) << 4)
                 });
-                out.resize(start + byte::max_len(symbols.len()), 0);
-                byte::encode(table, &steps(rows, self.cols)?, symbols, &mut out[start..])?
+                let end = start + byte::max_len(symbols.len());
+                grow(out, end);
+                byte::encode(table, &steps(rows, self.cols)?, symbols, &mut out[start..end])
             }
-        };
-        out.truncate(start + len);
-        Ok(())
+        }
+    }
+}
+
+/// Makes a buffer at least this long. What is there stays: clearing it would cost as much as coding it.
+fn grow(buffer: &mut Vec<u8>, len: usize) {
+    if buffer.len() < len {
+        buffer.resize(len, 0);
     }
 }
 

@@ -7,6 +7,7 @@ use ecq_format::encode::{Encoder, Levels, Profile, histogram};
 use ecq_format::plan::{Histogram, Plan};
 use ecq_format::side::Side;
 use half::f16;
+use multiversion::multiversion;
 
 use crate::Error;
 use crate::rate;
@@ -44,31 +45,37 @@ impl Rule {
     pub(crate) fn row(&self, r: usize, weights: &[f32], out: &mut [i32]) {
         match self {
             Self::Uniform { step, between, row, column } => {
-                let step = step * row.get(r).copied().unwrap_or(1.0);
-                let level = |w: f32, step: f32| uniform(w, step, *between);
-                if column.is_empty() {
-                    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w, step));
-                } else {
-                    let all = out.iter_mut().zip(weights).zip(column);
-                    all.for_each(|((q, &w), c)| *q = level(w, step * c));
-                }
+                uniform(step * row.get(r).copied().unwrap_or(1.0), *between, column, weights, out);
             }
             Self::Grouped { size, scale, min, lowest, highest } => {
                 let first = r * weights.len().div_ceil(*size);
                 for (g, (out, weights)) in out.chunks_mut(*size).zip(weights.chunks(*size)).enumerate() {
                     let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
-                    let level = |w: f32| if s > 0.0 { ((w - m) / s).round() as i32 } else { 0 };
-                    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w).clamp(*lowest, *highest));
+                    clamped(s, m, (*lowest, *highest), weights, out);
                 }
             }
         }
     }
 }
 
-/// The level of a uniform quantizer.
-pub(crate) fn uniform(w: f32, step: f32, between: bool) -> i32 {
+/// Levels of a uniform quantizer whose step is times a factor a column, if there are any.
+#[multiversion(targets = "simd")]
+fn uniform(step: f32, between: bool, column: &[f32], weights: &[f32], out: &mut [i32]) {
     // `as` saturates: a weight too far out for 32 bits gets the outermost level, and the measured error shows it
-    if between { (w / step).floor() as i32 } else { (w / step).round() as i32 }
+    let all = out.iter_mut().zip(weights);
+    match (column, between) {
+        ([], true) => all.for_each(|(q, &w)| *q = (w / step).floor() as i32),
+        ([], false) => all.for_each(|(q, &w)| *q = (w / step).round() as i32),
+        (_, true) => all.zip(column).for_each(|((q, &w), c)| *q = (w / (step * c)).floor() as i32),
+        (_, false) => all.zip(column).for_each(|((q, &w), c)| *q = (w / (step * c)).round() as i32),
+    }
+}
+
+/// Levels of a group with this scale and minimum.
+#[multiversion(targets = "simd")]
+fn clamped(scale: f32, min: f32, range: (i32, i32), weights: &[f32], out: &mut [i32]) {
+    let level = |w: f32| if scale > 0.0 { ((w - min) / scale).round() as i32 } else { 0 };
+    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w).clamp(range.0, range.1));
 }
 
 impl<'a> Quantized<'a> {
@@ -175,21 +182,51 @@ struct Ruled<'a> {
 
 impl Levels for Ruled<'_> {
     fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
-        let mut weights = vec![0.0; out.len()];
-        self.weights.fill(rows.clone(), &mut weights);
-        self.rule.fill(rows, &weights, self.weights.cols(), out);
+        // a few rows at a time: their floats stay in the cache
+        let cols = self.weights.cols();
+        let height = FLOATS.div_ceil(cols);
+        let mut weights = vec![0.0; height.min(rows.len()) * cols];
+        for (first, out) in rows.clone().step_by(height).zip(out.chunks_mut(height * cols)) {
+            let (rows, weights) = (first..first + out.len() / cols, &mut weights[..out.len()]);
+            self.weights.fill(rows.clone(), weights);
+            self.rule.fill(rows, weights, cols, out);
+        }
     }
 }
 
+/// Weights that are held as floats at a time.
+const FLOATS: usize = 1 << 13;
+
 /// Largest magnitude of a weight: 2^120, so that a few times it is still finite.
 const LARGEST: f32 = f32::from_bits((127 + 120) << 23);
+
+/// Whether a weight is finite and not too large.
+#[inline(always)]
+fn sane(w: f32) -> bool {
+    w.abs() <= LARGEST
+}
+
+/// Smallest and largest weight, and whether all are [`sane`]; if not, the bounds mean nothing.
+#[multiversion(targets = "simd")]
+fn bounds(weights: &[f32]) -> (f32, f32, bool) {
+    let (mut low, mut high, mut sound) = (f32::INFINITY, f32::NEG_INFINITY, true);
+    for &w in weights {
+        low = if w < low { w } else { low };
+        high = if w > high { w } else { high };
+        sound &= sane(w);
+    }
+    (low, high, sound)
+}
 
 /// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
 fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     let cols = weights.cols();
     let pieces = map_pieces(weights, |rows, w| {
-        let bounds = w.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &w| (a.min(w), b.max(w)));
-        let Some(i) = w.iter().position(|w| !w.is_finite() || w.abs() > LARGEST) else { return Ok(bounds) };
+        let (low, high, sound) = bounds(w);
+        if sound {
+            return Ok((low, high));
+        }
+        let Some(i) = w.iter().position(|w| !sane(*w)) else { return Ok((low, high)) };
         let (row, column, value) = (rows.start + i / cols, i % cols, w[i]);
         Err(if value.is_finite() {
             Error::TooLarge { row, column, value }

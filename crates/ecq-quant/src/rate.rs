@@ -9,12 +9,16 @@ use ecq_format::directory::Codec;
 use ecq_format::encode::{Profile, layout};
 use ecq_format::plan::{Histogram, Plan};
 use ecq_format::tile::ENTRY_BYTES;
+use multiversion::multiversion;
+use rayon::prelude::*;
 
 use crate::quantize::Rule;
-use crate::weights::{Weights, map_pieces};
+use crate::weights::Weights;
 
-/// Weights that the first search looks at.
-const SAMPLE: usize = 1 << 18;
+/// Weights that the first search looks at, and the second: the rate of four million is that of all to 0.001 bit.
+const SAMPLES: [usize; 2] = [1 << 18, 1 << 22];
+/// Weights that a thread counts at a time.
+const PIECE: usize = 1 << 16;
 /// How near the search comes, in bits a weight.
 const NEAR: f64 = 0.001;
 
@@ -26,16 +30,24 @@ struct Sample {
 }
 
 impl Sample {
-    /// Evenly spaced rows of about [`SAMPLE`] weights.
-    fn new(weights: &dyn Weights) -> Self {
+    /// Evenly spaced rows of about this many weights.
+    fn new(weights: &dyn Weights, size: usize) -> Self {
         let (height, cols) = (weights.rows(), weights.cols());
-        let wanted = SAMPLE.div_ceil(cols).min(height);
+        let wanted = size.div_ceil(cols).min(height);
         let rows: Vec<usize> = (0..wanted).map(|i| i * height / wanted).collect();
         let mut sample = vec![0.0; wanted * cols];
-        for (&row, out) in rows.iter().zip(sample.chunks_exact_mut(cols)) {
-            weights.fill(row..row + 1, out);
-        }
+        let filled = rows.par_iter().zip(sample.par_chunks_exact_mut(cols));
+        filled.for_each(|(&row, out)| weights.fill(row..row + 1, out));
         Self { rows, weights: sample, cols }
+    }
+
+    /// Levels counted, and the sum of squared errors.
+    fn count(&self, rule: &Rule) -> (Histogram, f64) {
+        let height = PIECE.div_ceil(self.cols);
+        let pieces = self.rows.par_chunks(height).zip(self.weights.par_chunks(height * self.cols));
+        let counted: Vec<_> = pieces.map(|(rows, weights)| count(rule, rows, weights, self.cols)).collect();
+        let zero = (Histogram::new(0), 0.0);
+        counted.iter().fold(zero, |a, b| (a.0.merge(&b.0), a.1 + b.1))
     }
 
     /// The magnitude that one weight in 50 exceeds; unlike the largest it does not follow outliers.
@@ -47,24 +59,35 @@ impl Sample {
 }
 
 /// Levels of some rows counted, and the sum of squared errors.
-fn count(rule: &Rule, rows: impl Iterator<Item = usize>, weights: &[f32], cols: usize) -> (Histogram, f64) {
+fn count(rule: &Rule, rows: &[usize], weights: &[f32], cols: usize) -> (Histogram, f64) {
     let Rule::Uniform { step, between, row, column } = rule else {
         unreachable!("the search is for uniform rules")
     };
     let mut histogram = Histogram::new(0);
     let mut levels = vec![0; cols];
     let mut error = 0.0;
-    for (r, weights) in rows.zip(weights.chunks_exact(cols)) {
+    for (&r, weights) in rows.iter().zip(weights.chunks_exact(cols)) {
         rule.row(r, weights, &mut levels);
+        histogram.add_all(&levels);
         let step = f64::from(*step) * f64::from(row.get(r).copied().unwrap_or(1.0));
-        for (c, (&q, &w)) in levels.iter().zip(weights).enumerate() {
-            histogram.add(q);
-            let back = (f64::from(q) + if *between { 0.5 } else { 0.0 }) * step;
-            let e = f64::from(w) - back * f64::from(column.get(c).copied().unwrap_or(1.0));
-            error += e * e;
-        }
+        error += squared_error(step, if *between { 0.5 } else { 0.0 }, column, weights, &levels);
     }
     (histogram, error)
+}
+
+/// Sum of squared errors of a row, whose step is times a factor a column, if there are any.
+#[multiversion(targets = "simd")]
+fn squared_error(step: f64, bias: f64, column: &[f32], weights: &[f32], levels: &[i32]) -> f64 {
+    const SUMS: usize = 8; // a single one would be added to one by one
+    let mut sums = [0.0; SUMS];
+    for (i, (weights, levels)) in weights.chunks(SUMS).zip(levels.chunks(SUMS)).enumerate() {
+        for (j, ((sum, &w), &q)) in sums.iter_mut().zip(weights).zip(levels).enumerate() {
+            let factor = if column.is_empty() { 1.0 } else { f64::from(column[SUMS * i + j]) };
+            let e = f64::from(w) - (f64::from(q) + bias) * step * factor;
+            *sum += e * e;
+        }
+    }
+    sums.iter().sum()
 }
 
 /// Sets the step of a uniform rule so that the matrix takes `bits` a weight; `side` bytes of side data are included.
@@ -81,7 +104,7 @@ pub(crate) fn meet(
         return; // any step makes all levels 0
     }
     let fixed = Fixed { rows: weights.rows() as u64, cols: weights.cols() as u64, profile, side };
-    let sample = Sample::new(weights);
+    let sample = Sample::new(weights, SAMPLES[0]);
     let typical = sample.typical();
     let start = f64::from(if typical > 0.0 { typical } else { largest }).log2() + 1.0 - bits;
     let most = f64::from(largest).log2() + 1.0;
@@ -89,7 +112,7 @@ pub(crate) fn meet(
     for between in [false, true] {
         let found = search(start, most, bits, |octave| {
             set(rule, octave, between);
-            let (histogram, error) = count(rule, sample.rows.iter().copied(), &sample.weights, sample.cols);
+            let (histogram, error) = sample.count(rule);
             (fixed.rate(&histogram, between), error)
         });
         if best.as_ref().is_none_or(|(b, _)| found.better(b, bits)) {
@@ -98,12 +121,10 @@ pub(crate) fn meet(
     }
     let Some((mut found, between)) = best else { return };
     if sample.rows.len() < weights.rows() {
-        let cols = weights.cols();
+        let sample = Sample::new(weights, SAMPLES[1]);
         found = search(found.octave, most, bits, |octave| {
             set(rule, octave, between);
-            let counted = map_pieces(weights, |rows, w| count(rule, rows, w, cols));
-            let zero = (Histogram::new(0), 0.0);
-            let (histogram, error) = counted.iter().fold(zero, |a, b| (a.0.merge(&b.0), a.1 + b.1));
+            let (histogram, error) = sample.count(rule);
             (fixed.rate(&histogram, between), error)
         });
     }

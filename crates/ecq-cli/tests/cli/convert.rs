@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::{Folder, fixture, ok, run, text};
+use crate::{Entry, Folder, fixture, ok, run, text, weights, write_safetensors};
 
 const PROFILES: [&str; 2] = ["cpu", "gpu"];
 
@@ -206,6 +206,27 @@ fn the_number_of_threads_changes_nothing() {
             });
             assert!(files[0] == files[1], "{source} {scheme}");
         }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing_in_many_tiles() {
+    let folder = Folder::new();
+    let source = folder.at("model.safetensors");
+    let floats = weights(1, 3001 * 1024);
+    let halves = floats.as_chunks::<4>().0.iter().flat_map(|&[_, _, low, high]| [low, high]).collect();
+    let entries: [Entry; 2] = [("a", "F32", &[3001, 1024], floats), ("b", "BF16", &[3001, 1024], halves)];
+    write_safetensors(&source, &entries);
+    for scheme in ["lossless", "ecq"] {
+        let files = ["1", "2", "7"].map(|threads| {
+            let file = folder.at(threads);
+            ok(&["convert", &source, "-o", &file, "--scheme", scheme, "--threads", threads, "--force"]);
+            std::fs::read(file).unwrap()
+        });
+        assert!(files[0] == files[1] && files[1] == files[2], "{scheme}");
+        let tiles = |t: &Value| t["tiles"].as_u64().unwrap();
+        let json: Value = serde_json::from_str(&ok(&["inspect", &folder.at("1"), "--json"])).unwrap();
+        assert!(json["tensors"].as_array().unwrap().iter().map(tiles).max().unwrap() > 4);
     }
 }
 
