@@ -7,7 +7,7 @@
 //! ```
 //! # use ecq_format::directory::{Extent, Role, Scales, SourceFile, Values};
 //! # use ecq_format::encode::{Encoder, Levels, Profile, histogram};
-//! # use ecq_format::{Writer, plan::Plan, writer::TensorHead};
+//! # use ecq_format::{Writer, plan::Plan, side::Side, writer::TensorHead};
 //! use ecq_cpu::{Matrix, Precision};
 //! use ecq_format::{Limits, Reader, reader::Tensor};
 //!
@@ -24,7 +24,8 @@
 //! # let encoder = Encoder::new("ecq", &[8, 64], values, Profile::Cpu, &plan, &Ones)?;
 //! # let mut writer = Writer::create(&path, false, 0)?;
 //! # let source = Extent { file: 0, offset: 0, len: 1 };
-//! # writer.coded(TensorHead { name: "w", shape: &[8, 64], dtype: "F32", source }, &encoder, &[])?;
+//! # let head = TensorHead { name: "w", shape: &[8, 64], dtype: "F32", source };
+//! # writer.coded(head, &encoder, &Side::new(&[]), |_| true)?;
 //! # let verbatim = writer.blob("m", Role::Verbatim, &[])?;
 //! # let sha256 = "0".repeat(64);
 //! # writer.finish(vec![SourceFile { name: "m".into(), format: "gguf".into(), size: 1, sha256, verbatim }], false)?;
