@@ -1,9 +1,9 @@
 //! Streams to symbols, several side by side.
 
 use super::{DecodeTable, LANES, LOW, STATES, Steps, VERBATIM, same_length};
-use crate::{Error, Isa};
 #[cfg(target_arch = "x86_64")]
-use crate::{InstructionSet, arch};
+use crate::arch;
+use crate::{Error, InstructionSet, Isa};
 
 /// Most streams that are decoded at the same time.
 const MOST: usize = 4;
