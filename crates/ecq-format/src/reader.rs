@@ -161,10 +161,7 @@ impl Reader {
             }
         }
         for tensor in &directory.tensors {
-            known += self.check_tensor(tensor).map_err(|e| match e {
-                Ok(error) => error,
-                Err(why) => self.corrupt(&tensor.name, "directory", why),
-            })?;
+            known += self.check_tensor(tensor)?;
         }
         if known != self.entries.len() {
             let why = format!("{} entries, of which {known} belong to something", self.entries.len());
@@ -173,31 +170,29 @@ impl Reader {
         Ok(())
     }
 
-    /// Number of entries of the tensor, or what is wrong with it.
-    fn check_tensor(
-        &self,
-        tensor: &TensorRecord,
-    ) -> std::result::Result<usize, std::result::Result<Error, String>> {
+    /// Checks a tensor's record against the rest of the header; returns the number of its entries.
+    fn check_tensor(&self, tensor: &TensorRecord) -> Result<usize> {
+        let wrong = |why: String| self.corrupt(&tensor.name, "directory", why);
         let source = self.directory.sources.get(tensor.source.file);
         let end = tensor.source.offset.checked_add(tensor.source.len);
         if source.is_none_or(|s| end.is_none_or(|end| end > s.size)) {
-            return Err(Err("its place in the source is outside the source".into()));
+            return Err(wrong("its place in the source is outside the source".into()));
         }
-        check_name(&tensor.name).map_err(|why| Err(why.into()))?;
+        check_name(&tensor.name).map_err(|why| wrong(why.into()))?;
         let Some(coded) = &tensor.coded else {
-            let entry = self.named(&tensor.name, &tensor.name).map_err(Ok)?;
+            let entry = self.named(&tensor.name, &tensor.name)?;
             let typed = serde_json::to_value(entry.dtype).is_ok_and(|name| name == tensor.dtype.as_str())
                 && entry.shape.iter().map(|&d| d as u64).eq(tensor.shape.iter().copied());
             let fits = entry.range.len() as u64 == tensor.source.len && matrix(&tensor.shape).is_some();
             return if fits && (typed || entry.is_bytes()) {
                 Ok(1)
             } else {
-                Err(Err("not the entry that it says".into()))
+                Err(wrong("not the entry that it says".into()))
             };
         };
-        coded.check(&tensor.shape).map_err(Err)?;
+        coded.check(&tensor.shape).map_err(wrong)?;
         if coded.version() > self.directory.version {
-            return Err(Err(format!(
+            return Err(wrong(format!(
                 "needs version {}, the file is of version {}",
                 coded.version(),
                 self.directory.version
@@ -205,24 +200,24 @@ impl Reader {
         }
         let bytes = coded.pattern.map(|p| coded.weights().checked_mul(p.format.bytes() as u64));
         if bytes.is_some_and(|n| n != Some(tensor.source.len)) {
-            return Err(Err(format!("floats of {} bytes in the source", tensor.source.len)));
+            return Err(wrong(format!("floats of {} bytes in the source", tensor.source.len)));
         }
         let what = format!("the weights of a tile of '{}'", tensor.name);
-        self.limit(&what, coded.tile_rows * coded.cols, self.limits.tile_weights).map_err(Ok)?;
+        self.limit(&what, coded.tile_rows * coded.cols, self.limits.tile_weights)?;
         let side: u64 = coded.side_planes().iter().map(|&n| n as u64).fold(0, u64::saturating_add);
-        self.limit(&format!("the scales of '{}'", tensor.name), side, self.limits.side_bytes).map_err(Ok)?;
+        self.limit(&format!("the scales of '{}'", tensor.name), side, self.limits.side_bytes)?;
         let [tiles, index, tables, side_data] = entry_names(&tensor.name);
-        let index = self.entry(&tensor.name, &index).map_err(Ok)?;
+        let index = self.entry(&tensor.name, &index)?;
         let expected =
             coded.tiles().checked_mul(ENTRY_BYTES as u64).and_then(|n| n.checked_next_multiple_of(8));
         if expected != Some(index.len() as u64) {
-            return Err(Err(format!("an index of {} bytes for {} tiles", index.len(), coded.tiles())));
+            return Err(wrong(format!("an index of {} bytes for {} tiles", index.len(), coded.tiles())));
         }
         let mut parts = vec![tiles, tables];
         if side > 0 {
             parts.push(side_data);
         }
-        parts.iter().try_for_each(|part| self.entry(&tensor.name, part).map(drop)).map_err(Ok)?;
+        parts.iter().try_for_each(|part| self.entry(&tensor.name, part).map(drop))?;
         Ok(parts.len() + 1)
     }
 

@@ -61,21 +61,49 @@ impl Rule {
 /// Levels of a uniform quantizer whose step is times a factor a column, if there are any.
 #[multiversion(targets = "simd")]
 fn uniform(step: f32, between: bool, column: &[f32], weights: &[f32], out: &mut [i32]) {
-    // `as` saturates: a weight too far out for 32 bits gets the outermost level, and the measured error shows it
-    let all = out.iter_mut().zip(weights);
-    match (column, between) {
-        ([], true) => all.for_each(|(q, &w)| *q = (w / step).floor() as i32),
-        ([], false) => all.for_each(|(q, &w)| *q = (w / step).round() as i32),
-        (_, true) => all.zip(column).for_each(|((q, &w), c)| *q = (w / (step * c)).floor() as i32),
-        (_, false) => all.zip(column).for_each(|((q, &w), c)| *q = (w / (step * c)).round() as i32),
+    let near = match (column, between) {
+        ([], true) => levels(out, weights, |i| (weights[i] / step).floor()),
+        ([], false) => levels(out, weights, |i| (weights[i] / step).round()),
+        (_, true) => levels(out, column, |i| (weights[i] / (step * column[i])).floor()),
+        (_, false) => levels(out, column, |i| (weights[i] / (step * column[i])).round()),
+    };
+    if !near {
+        // `as` saturates: a weight too far out for 32 bits gets the outermost level, and the measured error shows it
+        for (i, (q, &w)) in out.iter_mut().zip(weights).enumerate() {
+            let x = w / column.get(i).map_or(step, |c| step * c);
+            *q = if between { x.floor() as i32 } else { x.round() as i32 };
+        }
     }
+}
+
+/// Integers that lie nearer to 0 than this are [`whole`] ones.
+const NEAR: f32 = (1 << 22) as f32;
+
+/// The integer that a float is, if it is one and at most [`NEAR`]. A cast checks for more and is no vector instruction.
+#[inline(always)]
+fn whole(x: f32) -> i32 {
+    const UNIT: f32 = 3.0 * NEAR; // its lowest bit is 1
+    (x + UNIT).to_bits().wrapping_sub(UNIT.to_bits()) as i32
+}
+
+/// Writes `level(i)` for all i, and tells whether all were [`whole`]. `longest` is what `level` reads, for its length.
+#[inline(always)]
+fn levels(out: &mut [i32], longest: &[f32], level: impl Fn(usize) -> f32) -> bool {
+    let mut near = true;
+    for (i, (q, _)) in out.iter_mut().zip(longest).enumerate() {
+        let x = level(i);
+        near &= x.abs() <= NEAR;
+        *q = whole(x);
+    }
+    near
 }
 
 /// Levels of a group with this scale and minimum.
 #[multiversion(targets = "simd")]
 fn clamped(scale: f32, min: f32, range: (i32, i32), weights: &[f32], out: &mut [i32]) {
-    let level = |w: f32| if scale > 0.0 { ((w - min) / scale).round() as i32 } else { 0 };
-    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w).clamp(range.0, range.1));
+    let (low, high) = (range.0 as f32, range.1 as f32);
+    let level = |w: f32| if scale > 0.0 { whole(((w - min) / scale).round().clamp(low, high)) } else { 0 };
+    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w));
 }
 
 impl<'a> Quantized<'a> {
@@ -209,13 +237,22 @@ fn sane(w: f32) -> bool {
 /// Smallest and largest weight, and whether all are [`sane`]; if not, the bounds mean nothing.
 #[multiversion(targets = "simd")]
 fn bounds(weights: &[f32]) -> (f32, f32, bool) {
-    let (mut low, mut high, mut sound) = (f32::INFINITY, f32::NEG_INFINITY, true);
-    for &w in weights {
-        low = if w < low { w } else { low };
-        high = if w > high { w } else { high };
-        sound &= sane(w);
+    // of sixteen columns each: a single one would wait for itself
+    let (mut low, mut high, mut largest) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16], [0u32; 16]);
+    let (whole, rest) = weights.as_chunks::<16>();
+    let mut last = [weights.first().copied().unwrap_or(0.0); 16];
+    last[..rest.len()].copy_from_slice(rest);
+    for weights in whole.iter().chain([&last]) {
+        for i in 0..16 {
+            let w = weights[i];
+            low[i] = if w < low[i] { w } else { low[i] };
+            high[i] = if w > high[i] { w } else { high[i] };
+            // magnitudes are ordered as their bits are, infinities and NaNs above
+            largest[i] = largest[i].max(w.to_bits() & 0x7fff_ffff);
+        }
     }
-    (low, high, sound)
+    let sound = largest.iter().all(|&bits| sane(f32::from_bits(bits)));
+    (low.iter().fold(low[0], |a, &b| a.min(b)), high.iter().fold(high[0], |a, &b| a.max(b)), sound)
 }
 
 /// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
@@ -379,9 +416,7 @@ fn grouped<'a>(
     let size = size as usize;
     let pieces = map_pieces(weights, |_, w| {
         let groups = w.chunks_exact(weights.cols()).flat_map(|row| row.chunks(size));
-        let bounds =
-            |g: &[f32]| g.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &w| (a.min(w), b.max(w)));
-        groups.map(bounds).map(|(low, high)| fit(low, high)).collect::<Vec<_>>()
+        groups.map(bounds).map(|(low, high, _)| fit(low, high)).collect::<Vec<_>>()
     });
     let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
     // a power of two brings all scales and minima into the range of binary16

@@ -11,6 +11,10 @@ fn what_is_there_is_not_replaced() {
     let there = folder.at("there.gguf");
     std::fs::write(&there, b"precious").unwrap();
     refused(folder.path(), &["restore", &file, "-o", &there], &["there.gguf", "exists already", "--force"]);
+    // an .ecq file is no source
+    let again = folder.at("again.ecq");
+    refused(folder.path(), &["analyze", &file], &["model.ecq", "is an .ecq file already", "ecq inspect"]);
+    refused(folder.path(), &["convert", &file, "-o", &again], &["model.ecq", "is an .ecq file already"]);
     std::fs::create_dir(folder.at("full")).unwrap();
     std::fs::write(folder.at("full/note"), b"precious").unwrap();
     let full = folder.at("full");

@@ -18,6 +18,8 @@ pub enum SourceError {
     NotAFile { path: PathBuf },
     #[error("{path}: the file is empty; download it again")]
     Empty { path: PathBuf },
+    #[error("{path}: is an .ecq file already; `ecq inspect` shows it, `ecq restore` gives the model back")]
+    IsEcq { path: PathBuf },
     #[error("{path}: no .safetensors file in this folder; {hint}")]
     NoModel { path: PathBuf, hint: String },
     #[error(

@@ -32,9 +32,12 @@ pub(super) fn parse(
         path: path.into(),
         detail: clip(&error.to_string()),
     };
-    let Header { mut infos, count } =
+    let Header { mut infos, count, is_ecq } =
         HeaderSeed { max_tensors: limits.max_tensors }.deserialize(&mut json).map_err(malformed)?;
     json.end().map_err(malformed)?;
+    if is_ecq {
+        return Err(SourceError::IsEcq { path: path.into() });
+    }
     check_tensor_count(path, count, limits)?;
     infos.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     if let Some(pair) = infos.windows(2).find(|pair| pair[0].0 == pair[1].0) {
@@ -84,6 +87,8 @@ struct Header {
     infos: Vec<(String, TensorInfo)>,
     /// How many there were.
     count: u64,
+    /// Whether the file is an `.ecq` file, which is a safetensors file of a kind.
+    is_ecq: bool,
 }
 
 struct HeaderSeed {
@@ -106,14 +111,15 @@ impl<'de> Visitor<'de> for HeaderSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header { infos: Vec::new(), count: 0 };
+        let mut header = Header { infos: Vec::new(), count: 0, is_ecq: false };
         let mut has_metadata = false;
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
                 if std::mem::replace(&mut has_metadata, true) {
                     return Err(A::Error::duplicate_field("__metadata__"));
                 }
-                map.next_value::<Option<HashMap<String, String>>>()?;
+                let metadata = map.next_value::<Option<HashMap<String, String>>>()?;
+                header.is_ecq = metadata.is_some_and(|m| m.contains_key("ecq"));
                 continue;
             }
             header.count += 1;
