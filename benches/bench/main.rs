@@ -52,7 +52,7 @@ enum Part {
     Floats,
     /// Matrix products from the coded form
     Products,
-    /// `ecq convert` and `restore` on a synthetic model of 4 GiB (12 GiB of disk)
+    /// `ecq convert` and `restore` on a synthetic model of 4 GiB (kept in .cache; 12 GiB of disk)
     Conversion,
 }
 
@@ -75,7 +75,7 @@ fn main() -> Result<()> {
         products::products(&mut report, rows, cols, time)?;
     }
     if wanted(Part::Conversion) {
-        conversion::conversion(&mut report, if args.quick { "0.25" } else { "4" })?;
+        conversion::conversion(&mut report, if args.quick { "1" } else { "4" })?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
