@@ -106,7 +106,7 @@ fn tensors(source: &Source, writer: &mut Writer, options: &Options, progress: &d
     plain.sort_by_key(|(_, dtype)| std::cmp::Reverse(dtype.map_or(8, |d| d.bitsize())));
     for (tensor, dtype) in plain {
         writer.plain(head(tensor), dtype, source.data(tensor))?;
-        source.files()[tensor.file].used(tensor.len as usize);
+        source.files()[tensor.file].used(tensor.len);
         step(progress, tensor.len)?;
     }
     Ok(())
@@ -250,7 +250,7 @@ pub(crate) fn sha256(file: &source::SourceFile, progress: &dyn Progress) -> Stri
             break;
         }
         hasher.update(piece);
-        file.used(piece.len());
+        file.used(piece.len() as u64);
     }
     hex(&hasher.finalize())
 }

@@ -13,6 +13,8 @@
 //!
 //! Nothing here prints; progress goes to a [`Progress`], remarks to `tracing`.
 
+#![forbid(unsafe_code)]
+
 pub mod analyze;
 pub mod blocks;
 pub mod convert;

@@ -233,6 +233,7 @@ pub fn source_file(
             let before = sink.written;
             tensor_bytes(reader, tensor, |bytes| {
                 sink.write(bytes)?;
+                reader.used(bytes.len() as u64); // about: coded they are fewer
                 step(progress, bytes.len() as u64)
             })?;
             if sink.written - before != tensor.source.len {
@@ -369,6 +370,7 @@ fn lossy_file(
     for (record, _, to) in all {
         weights(reader, record, to, |bytes| {
             sink.write_all(bytes).map_err(Error::io(reader.path(), "write from"))?;
+            reader.used(bytes.len() as u64);
             step(progress, 0)
         })?;
         step(progress, record.source.len)?;

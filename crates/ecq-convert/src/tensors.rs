@@ -61,8 +61,9 @@ impl<'a> SourceMatrix<'a> {
 
     /// Tells that some rows were read for the last time, or one of few. Returns their bytes.
     pub fn used(&self, rows: Range<usize>) -> u64 {
-        self.file.used(rows.len() * self.row_bytes);
-        (rows.len() * self.row_bytes) as u64
+        let bytes = (rows.len() * self.row_bytes) as u64;
+        self.file.used(bytes);
+        bytes
     }
 
     /// The block format, if the weights are quantized already.

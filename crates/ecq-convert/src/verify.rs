@@ -98,6 +98,7 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
             _ => None,
         };
         tensors.push(check(reader, record, original)?);
+        reader.used(record.source.len);
         step(progress, record.source.len)?;
     }
     let total = pooled(&tensors);

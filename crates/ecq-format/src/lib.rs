@@ -23,6 +23,7 @@ pub mod encode;
 mod error;
 pub mod escapes;
 pub mod levels;
+mod mapped;
 pub mod ordered;
 pub mod pattern;
 pub mod plan;
@@ -34,6 +35,7 @@ pub mod tile;
 pub mod writer;
 
 pub use error::{Error, Result};
+pub use mapped::Mapped;
 pub use reader::{Limits, Reader};
 pub use safetensors::Dtype;
 pub use writer::Writer;

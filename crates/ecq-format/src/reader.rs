@@ -7,7 +7,6 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
@@ -15,7 +14,7 @@ use serde::Deserialize;
 use crate::directory::{Coded, Directory, Role, TensorRecord, matrix};
 use crate::tile::{ENTRY_BYTES, Frequencies, TileDecoder, TileEntry};
 use crate::writer::{METADATA_KEY, SEAL, blob_name, check_name, entry_names};
-use crate::{Error, Result, VERSION, side};
+use crate::{Error, Mapped, Result, VERSION, side};
 
 /// Largest zstd window that is unpacked: 8 MiB, which levels below 20 do not exceed.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
@@ -51,7 +50,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Reader {
     path: PathBuf,
-    map: Mmap,
+    map: Mapped,
     header: usize,
     directory: Directory,
     entries: HashMap<String, Entry>,
@@ -121,6 +120,11 @@ impl Reader {
     /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Is told of bytes that were read for the last time; see [`Mapped::used`]. For those who read a whole file once.
+    pub fn used(&self, bytes: u64) {
+        self.map.used(bytes);
     }
 
     /// Length of the file in bytes.
@@ -345,15 +349,12 @@ fn check_limit(path: &Path, what: &str, value: u64, limit: u64) -> Result<()> {
     Err(Error::Limit { path: path.into(), what: what.into(), value, limit })
 }
 
-#[allow(unsafe_code)]
-fn map(path: &Path) -> Result<Mmap> {
+fn map(path: &Path) -> Result<Mapped> {
     let file = File::open(path).map_err(Error::io(path, "open"))?;
     if !file.metadata().map_err(Error::io(path, "open"))?.is_file() {
         return Err(Error::NotEcq { path: path.into(), why: "it is no regular file".into() });
     }
-    // SAFETY: the map is only read, as bytes, of which every pattern is valid; that nobody changes the file meanwhile is
-    // asked of the caller in the documentation of `Reader::open`.
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path, "map"))
+    Mapped::new(&file).map_err(Error::io(path, "map"))
 }
 
 /// Header length, ranges of all entries in the file, and the text of the directory.

@@ -14,17 +14,12 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 
+use ecq_format::Mapped;
 use ecq_format::pattern::FloatFormat;
-use memmap2::Mmap;
 
 pub use error::SourceError;
 use error::clip;
-
-/// Bytes of a file that are read before its pages are given back.
-#[cfg(unix)]
-const HELD: u64 = 256 << 20;
 
 /// Bounds on what is read from a file before its contents are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,9 +67,7 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// How the file is laid out.
     pub format: FileFormat,
-    map: Mmap,
-    /// Bytes that were read, again and again ones too.
-    used: AtomicU64,
+    map: Mapped,
 }
 
 impl SourceFile {
@@ -83,17 +76,9 @@ impl SourceFile {
         &self.map
     }
 
-    /// Is told how many bytes were read. Now and then the memory of all pages is given back, so that a process that
-    /// reads a whole model does not hold it; pages that are read again come from the system's cache or the disk.
-    pub(crate) fn used(&self, bytes: usize) {
-        let before = self.used.fetch_add(bytes as u64, Ordering::Relaxed);
-        #[cfg(unix)]
-        if before / HELD != (before + bytes as u64) / HELD {
-            // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
-            // same bytes; the file stays as it is by the same assumption that the map rests on.
-            let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            dropped.unwrap_or_else(|e| tracing::debug!("the system keeps pages in memory: {e}"));
-        }
+    /// Is told how many bytes were read; see [`Mapped::used`].
+    pub(crate) fn used(&self, bytes: u64) {
+        self.map.used(bytes);
     }
 }
 
@@ -251,7 +236,7 @@ impl Source {
             source.tensors = safetensors::parse(path, &map, 0, limits)?;
             FileFormat::Safetensors
         };
-        source.files.push(SourceFile { name, path: path.into(), format, map, used: AtomicU64::new(0) });
+        source.files.push(SourceFile { name, path: path.into(), format, map });
         Ok(source)
     }
 
@@ -262,8 +247,7 @@ impl Source {
             let map = map_file(&path)?;
             source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
-            let (format, used) = (FileFormat::Safetensors, AtomicU64::new(0));
-            source.files.push(SourceFile { name, path, format, map, used });
+            source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
         }
         let owners = check_unique(&source.tensors, |file| &source.files[file].path)?;
         if let Some(index) = &plan.index {
@@ -326,7 +310,7 @@ impl Source {
 }
 
 /// Maps a regular file that is not empty.
-fn map_file(path: &Path) -> Result<Mmap, SourceError> {
+fn map_file(path: &Path) -> Result<Mapped, SourceError> {
     // Asked before opening: opening a pipe would wait for a writer.
     let about = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
     if !about.is_file() {
@@ -336,9 +320,7 @@ fn map_file(path: &Path) -> Result<Mmap, SourceError> {
         return Err(SourceError::Empty { path: path.into() });
     }
     let file = File::open(path).map_err(|source| io_error(path, source))?;
-    // SAFETY: the map is private to this process and only ever read. A file that another program changes or
-    // shortens while it is mapped is the caller's risk, as it is for every reader of mapped models.
-    let map = unsafe { Mmap::map(&file) }.map_err(|source| io_error(path, source))?;
+    let map = Mapped::new(&file).map_err(|source| io_error(path, source))?;
     if map.is_empty() { Err(SourceError::Empty { path: path.into() }) } else { Ok(map) }
 }
 
