@@ -1,13 +1,16 @@
 //! Nibbles and raw planes to codes.
 
 use ecq_format::tile::raw_bytes;
+use rans_core::Isa;
+
+use crate::arch;
 
 /// The raw planes of a tile.
 #[derive(Clone, Copy)]
 pub(crate) struct RawPlanes<'a> {
-    raw_bits: u32,
-    /// Width, place of its lowest bit in the raw bits, and bytes of each.
-    planes: [(u32, u32, &'a [u8]); 4],
+    pub raw_bits: u32,
+    /// Width, place of its lowest bit in the raw bits, and bytes of each; width 0 where there is none.
+    pub planes: [(u32, u32, &'a [u8]); 4],
 }
 
 impl<'a> RawPlanes<'a> {
@@ -50,15 +53,17 @@ impl<'a> RawPlanes<'a> {
 }
 
 /// Codes (levels less the centre) of the weights of a tile from `first` on; with at most 4 raw bits.
-pub(crate) fn join_i8(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i8]) {
-    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate() {
+pub(crate) fn join_i8(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i8]) {
+    let done = arch::join_i8(isa, planes, first, nibbles, out);
+    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate().skip(done) {
         *out = planes.code(first + i, nibble) as i8;
     }
 }
 
 /// The same with at most 11 raw bits.
-pub(crate) fn join_i16(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i16]) {
-    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate() {
+pub(crate) fn join_i16(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i16]) {
+    let done = arch::join_i16(isa, planes, first, nibbles, out);
+    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate().skip(done) {
         *out = planes.code(first + i, nibble) as i16;
     }
 }

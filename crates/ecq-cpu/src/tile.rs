@@ -230,13 +230,13 @@ impl Tile<'_> {
         place: &Place,
         nibbles: &[u8],
         codes: &mut Vec<T>,
-        join: impl Fn(&RawPlanes<'_>, usize, &[u8], &mut [T]),
+        join: impl Fn(Isa, &RawPlanes<'_>, usize, &[u8], &mut [T]),
     ) {
         codes.resize(place.rows * PITCH, T::default());
         for (row, codes) in codes.chunks_exact_mut(PITCH).enumerate() {
             let positions = self.positions(place, row);
             let nibbles = &nibbles[row * place.pitch..][..positions.len()];
-            join(&self.planes, positions.start, nibbles, &mut codes[..positions.len()]);
+            join(self.isa, &self.planes, positions.start, nibbles, &mut codes[..positions.len()]);
         }
     }
 

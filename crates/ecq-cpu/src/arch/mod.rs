@@ -22,6 +22,7 @@ use rans_core::Isa;
 
 use crate::BLOCK;
 use crate::activations::Activations;
+use crate::join::RawPlanes;
 use crate::scaling::Terms;
 
 /// Codes of a panel.
@@ -106,5 +107,35 @@ pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &T
             panel.check(x, terms, sums);
             scalar::accumulate(panel, x, terms, sums);
         }
+    }
+}
+
+/// Joins nibbles with their raw bits where there is a fast way; returns for how many weights it did.
+pub(crate) fn join_i8(
+    isa: Isa,
+    planes: &RawPlanes<'_>,
+    first: usize,
+    nibbles: &[u8],
+    out: &mut [i8],
+) -> usize {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => avx512::join::join_i8(isa, planes, first, nibbles, out),
+        _ => 0,
+    }
+}
+
+/// The same for codes of 16 bits.
+pub(crate) fn join_i16(
+    isa: Isa,
+    planes: &RawPlanes<'_>,
+    first: usize,
+    nibbles: &[u8],
+    out: &mut [i16],
+) -> usize {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => avx512::join::join_i16(isa, planes, first, nibbles, out),
+        _ => 0,
     }
 }

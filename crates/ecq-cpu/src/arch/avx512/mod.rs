@@ -3,6 +3,7 @@
 
 mod float;
 mod int8;
+pub(super) mod join;
 
 use core::arch::x86_64::*;
 
