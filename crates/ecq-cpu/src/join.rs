@@ -9,7 +9,7 @@ use crate::arch;
 #[derive(Clone, Copy)]
 pub(crate) struct RawPlanes<'a> {
     pub raw_bits: u32,
-    /// Width, place of its lowest bit in the raw bits, and bytes of each; width 0 where there is none.
+    /// Width, place of its lowest bit in the raw bits, and bytes of the planes of 8, 4, 2 and 1 bits; width 0 where there is none.
     pub planes: [(u32, u32, &'a [u8]); 4],
 }
 
@@ -55,15 +55,15 @@ impl<'a> RawPlanes<'a> {
 /// Codes (levels less the centre) of the weights of a tile from `first` on; with at most 4 raw bits.
 pub(crate) fn join_i8(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i8]) {
     let done = arch::join_i8(isa, planes, first, nibbles, out);
-    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate().skip(done) {
-        *out = planes.code(first + i, nibble) as i8;
+    for (i, (out, &nibble)) in out[done..].iter_mut().zip(&nibbles[done..]).enumerate() {
+        *out = planes.code(first + done + i, nibble) as i8;
     }
 }
 
 /// The same with at most 11 raw bits.
 pub(crate) fn join_i16(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], out: &mut [i16]) {
     let done = arch::join_i16(isa, planes, first, nibbles, out);
-    for (i, (out, &nibble)) in out.iter_mut().zip(nibbles).enumerate().skip(done) {
-        *out = planes.code(first + i, nibble) as i16;
+    for (i, (out, &nibble)) in out[done..].iter_mut().zip(&nibbles[done..]).enumerate() {
+        *out = planes.code(first + done + i, nibble) as i16;
     }
 }
