@@ -121,7 +121,10 @@ pub(crate) fn join_i8(
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => avx512::join::join_i8(isa, planes, first, nibbles, out),
-        _ => 0,
+        _ => {
+            let _ = (planes, first, nibbles, out); // some targets have no such way
+            0
+        }
     }
 }
 
@@ -136,6 +139,9 @@ pub(crate) fn join_i16(
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => avx512::join::join_i16(isa, planes, first, nibbles, out),
-        _ => 0,
+        _ => {
+            let _ = (planes, first, nibbles, out); // some targets have no such way
+            0
+        }
     }
 }
