@@ -56,8 +56,18 @@ enum Part {
     Conversion,
 }
 
-fn main() -> Result<()> {
+fn main() -> std::process::ExitCode {
     let What::Cpu(args) = Cli::parse().what;
+    match cpu(&args) {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}"); // the chain of causes, without a backtrace
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn cpu(args: &Args) -> Result<()> {
     let mut report = report::Report::new();
     let wanted = |part: Part| args.only.is_empty() || args.only.contains(&part);
     let time = Duration::from_millis(if args.quick { 200 } else { 3000 });

@@ -31,6 +31,12 @@ pub struct Rate {
 }
 
 impl Rate {
+    /// Of rounds in units of work a second.
+    pub fn new(name: impl Into<String>, rounds: Vec<f64>) -> Self {
+        let best = rounds.iter().copied().fold(0.0, f64::max);
+        Self { name: name.into(), median: median(rounds.clone()), best, rounds }
+    }
+
     /// How many times as fast as `other`: the median of the ratios of single rounds.
     pub fn ratio(&self, other: &Self) -> f64 {
         median(self.rounds.iter().zip(&other.rounds).map(|(a, b)| a / b).collect())
@@ -55,11 +61,5 @@ pub fn race(time: Duration, contestants: Vec<Contestant<'_>>) -> Vec<Rate> {
             rounds.push(c.work / start.elapsed().as_secs_f64());
         }
     }
-    let rate = |(c, rounds): (Contestant<'_>, Vec<f64>)| Rate {
-        name: c.name,
-        median: median(rounds.clone()),
-        best: rounds.iter().copied().fold(0.0, f64::max),
-        rounds,
-    };
-    contestants.into_iter().zip(rounds).map(rate).collect()
+    contestants.into_iter().zip(rounds).map(|(c, rounds)| Rate::new(c.name, rounds)).collect()
 }
