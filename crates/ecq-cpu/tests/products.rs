@@ -1,4 +1,9 @@
 //! Every kernel against plain loops in f64, over schemes, raw bits, shapes and numbers of vectors.
+//!
+//! Under the address sanitizer, which the C of zstd must be built without:
+//!
+//!     CFLAGS_x86_64_unknown_linux_gnu=-fno-sanitize=all RUSTFLAGS=-Zsanitizer=address \
+//!         cargo +nightly test -p ecq-cpu --tests --target x86_64-unknown-linux-gnu
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../ecq-format/tests/common/mod.rs"]
