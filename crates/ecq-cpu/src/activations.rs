@@ -17,7 +17,8 @@ pub enum Precision {
     /// As they are. Every product and sum is in f32.
     F32,
     /// As integers -127..=127, blocks of 32 columns sharing an f32 scale: the largest magnitude of a block becomes 127.
-    /// Four products at a time are summed exactly, the rest is in f32.
+    /// Four products at a time are summed exactly, the rest is in f32. Blocks of magnitudes below
+    /// 2^-119 become zeros.
     Int8,
 }
 
@@ -166,8 +167,8 @@ fn quantize(block: &[f32; SCALED], values: &mut Vec<i8>) -> f32 {
         return f32::NAN;
     }
     let most = f32::from_bits(most);
-    // denormal numbers would need a factor that is none
-    let factor = if most < f32::MIN_POSITIVE { 0.0 } else { 127.0 / most };
+    // below this the scale would be denormal and its inverse soon no number
+    let factor = if most < 128.0 * f32::MIN_POSITIVE { 0.0 } else { 127.0 / most };
     values.extend(block.map(|x| (((x * factor).clamp(-127.0, 127.0)) + ROUND).to_bits() as i8));
     if factor == 0.0 { 0.0 } else { most / 127.0 }
 }

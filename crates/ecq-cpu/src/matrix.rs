@@ -17,15 +17,15 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Decodes the scales. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    /// Decodes the scales. Errors: [`Corrupt`](ecq_format::Error::Corrupt);
+    /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss.
     pub fn new(tensor: &'a CodedTensor<'a>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
 
     /// [`Self::new`] with a given instruction set.
     pub fn with_isa(isa: Isa, tensor: &'a CodedTensor<'a>) -> Result<Self> {
-        let scaling = Scaling::new(tensor.coded(), &tensor.side()?);
-        Ok(Self { isa, tensor, scaling })
+        Ok(Self { isa, tensor, scaling: Scaling::new(tensor)? })
     }
 
     /// Number of rows: the length of a product.

@@ -42,14 +42,14 @@ pub struct Packed {
 
 impl Packed {
     /// Decodes a tensor: without raw bits to 4 bits a weight, with up to four of them to 8, with more to 16. Levels that
-    /// do not fit are kept aside. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    /// do not fit are kept aside. Errors: as for [`Matrix::new`](crate::Matrix::new), and for all tiles.
     pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
 
     /// [`Self::new`] for a given instruction set.
     pub fn with_isa(isa: Isa, tensor: &CodedTensor<'_>) -> Result<Self> {
-        let coded = tensor.coded();
+        let (coded, scaling) = (tensor.coded(), Scaling::new(tensor)?);
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
         let pitch = cols.next_multiple_of(2 * BLOCK);
         let mut escapes = Vec::new();
@@ -70,7 +70,7 @@ impl Packed {
                 })?)
             }
         };
-        Ok(Self { isa, rows, scaling: Scaling::new(coded, &tensor.side()?), store, escapes })
+        Ok(Self { isa, rows, scaling, store, escapes })
     }
 
     /// Number of rows: the length of a product.

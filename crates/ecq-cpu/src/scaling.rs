@@ -6,7 +6,9 @@
 
 use std::sync::Arc;
 
+use ecq_format::Result;
 use ecq_format::directory::{Coded, Scales, Values};
+use ecq_format::reader::CodedTensor;
 use half::f16;
 
 use crate::activations::Activations;
@@ -81,8 +83,14 @@ impl Groups {
 }
 
 impl Scaling {
-    /// Of a tensor with these planes of side data.
-    pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Self {
+    /// Decodes the scales of a tensor.
+    pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
+        let coded = tensor.coded();
+        if let Some(pattern) = coded.pattern {
+            let why = format!("products of {:?} without loss are not provided for", pattern.format);
+            return Err(tensor.unsupported(format!("{why}; decode the tensor with CodedTensor::floats")));
+        }
+        let planes = tensor.side()?;
         let Values { step, bias, offset, scales } = coded.values;
         let (mut row, mut columns, mut groups) = (Vec::new(), Vec::new(), None);
         match scales {
@@ -92,10 +100,10 @@ impl Scaling {
                 row = if by_row { planes.next().unwrap_or_default() } else { row };
                 columns = if by_column { planes.next().unwrap_or_default() } else { columns };
             }
-            Scales::Group { size, .. } => groups = Some(Groups::new(coded, size, planes)),
+            Scales::Group { size, .. } => groups = Some(Groups::new(coded, size, &planes)),
         }
         let zero = (f64::from(coded.center) + bias) as f32;
-        Self {
+        Ok(Self {
             rows: coded.rows as usize,
             cols: coded.cols as usize,
             center: coded.center,
@@ -104,7 +112,7 @@ impl Scaling {
             row,
             columns: columns.into(),
             terms: Terms { zero, groups },
-        }
+        })
     }
 
     /// Panics if a product of this shape makes no sense.

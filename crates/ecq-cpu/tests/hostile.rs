@@ -9,12 +9,17 @@ use std::fs;
 use std::path::Path;
 
 use common::forge::Forge;
+use common::{Draw, Floats, Model};
 use ecq_cpu::{Isa, Matrix, Packed, Precision};
 use ecq_format::directory::Scales;
 use ecq_format::encode::Profile;
+use ecq_format::pattern::FloatFormat;
 use ecq_format::reader::Tensor;
+use ecq_format::tile::{Frequencies, TileParts};
 use ecq_format::{Error, Limits, Reader};
+use rans_core::nibble::{EncodeTable, Strips, encode, max_len};
 use reference::Case;
+use serde_json::json;
 
 /// Products by all ways, or the error of each.
 fn products(path: &Path) -> Vec<Result<(), Error>> {
@@ -95,5 +100,93 @@ fn any_byte_of_a_tile_with_a_fitting_checksum() {
             }
         }
         assert!(corrupt > 0 && (sound > 0 || raw_bits == 0), "{raw_bits} {profile:?}: {sound}, {corrupt}");
+    }
+}
+
+/// The one tile of a tensor without raw bits, made of this stream and these escapes.
+fn with_tile(forge: &mut Forge, stream: &[u8], escapes: &[u8]) {
+    let mut tile = stream.to_vec();
+    tile.resize(stream.len().next_multiple_of(4), 0);
+    tile.extend(escapes);
+    tile.resize(tile.len().next_multiple_of(4), 0);
+    forge.replace("w#tiles", &tile);
+    let lengths = [stream.len(), escapes.len()].map(|n| (n as u32).to_le_bytes()).concat();
+    forge.entry("w#index")[..8].copy_from_slice(&lengths);
+    forge.checksum_tile(0, "w");
+}
+
+/// Stream, escapes and nibbles of the one tile of a tensor without raw bits, and the frequencies of its nibbles.
+fn parts(path: &Path) -> (Vec<u8>, Vec<u8>, Vec<u8>, Frequencies) {
+    let reader = Reader::open(path, Limits::default()).unwrap();
+    let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+    let (bytes, entry) = tensor.tile(0).unwrap();
+    let weights = tensor.coded().weights() as usize;
+    let parts = TileParts::new(bytes, entry, tensor.coded().split(), weights).unwrap();
+    let mut nibbles = vec![0; weights];
+    tensor.decoder().nibbles(parts.stream, &mut nibbles).unwrap();
+    (parts.stream.into(), parts.escapes.into(), nibbles, tensor.frequencies().clone())
+}
+
+#[test]
+fn tiles_cut_at_every_byte() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    for profile in [Profile::Cpu, Profile::Gpu] {
+        case(0, profile).model().write(&path, true, 0).unwrap();
+        let honest = Forge::new(&fs::read(&path).unwrap());
+        let (stream, escapes, ..) = parts(&path);
+        let check = |stream: &[u8], escapes: &[u8]| {
+            let mut cut = honest.clone();
+            with_tile(&mut cut, stream, escapes);
+            fs::write(&path, cut.file()).unwrap();
+            products(&path)
+        };
+        assert!(check(&stream, &escapes).iter().all(Result::is_ok));
+        for len in 0..stream.len() {
+            check(&stream[..len], &escapes).into_iter().for_each(assert_names_the_tile);
+        }
+        let sound = (0..escapes.len()).filter(|&len| check(&stream, &escapes[..len])[0].is_ok()).count();
+        assert!(sound > 0 && sound < escapes.len(), "escapes may end after each, not within one");
+    }
+}
+
+#[test]
+fn any_number_of_lanes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    for (rows, cols) in [(1, 64), (7, 128), (33, 192), (20, 65), (3, 1)] {
+        let scales = Scales::Group { size: 1, min: false };
+        let case = Case { rows, cols, raw_bits: 0, scales, profile: Profile::Cpu, escapes: 30, seed: 8 };
+        case.model().write(&path, true, 0).unwrap();
+        let honest = Forge::new(&fs::read(&path).unwrap());
+        let (_, escapes, nibbles, freqs) = parts(&path);
+        let Frequencies::Nibble(freqs) = freqs else { panic!("{freqs:?}") };
+        for groups in 1..=16 {
+            let strips = Strips::new(64 * groups, rows.div_ceil(groups) * cols, nibbles.len()).unwrap();
+            let mut stream = vec![0; max_len(&strips)];
+            let len = encode(&EncodeTable::new(&freqs), &strips, &nibbles, &mut stream).unwrap();
+            let mut other = honest.clone();
+            other.set("/tensors/0/coded/codec", json!({ "nibble": 64 * groups }));
+            with_tile(&mut other, &stream[..len], &escapes);
+            fs::write(&path, other.file()).unwrap();
+            assert!(products(&path).iter().all(Result::is_ok), "{rows} x {cols}, {groups} groups");
+        }
+    }
+}
+
+#[test]
+fn floats_without_loss_have_no_product() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
+        let bytes = common::floats(format, 4 * 64, false, &mut Draw(1));
+        let floats = Floats { name: "w".into(), shape: vec![4, 64], format, profile: Profile::Cpu, bytes };
+        Model { floats: vec![floats], ..Model::default() }.write(&path, true, 0).unwrap();
+        let reader = Reader::open(&path, Limits::default()).unwrap();
+        let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+        for error in [Matrix::new(&tensor).err(), Packed::new(&tensor).err()] {
+            let Some(Error::Unsupported { name, why, .. }) = error else { panic!("{error:?}") };
+            assert!(name == "w" && why.contains(&format!("{format:?}")), "{why}");
+        }
     }
 }

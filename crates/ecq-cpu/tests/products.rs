@@ -1,4 +1,9 @@
 //! Every kernel against plain loops in f64, over schemes, raw bits, shapes and numbers of vectors.
+//!
+//! Under the address sanitizer, which the C of zstd must be built without:
+//!
+//!     CFLAGS_x86_64_unknown_linux_gnu=-fno-sanitize=all RUSTFLAGS=-Zsanitizer=address \
+//!         cargo +nightly test -p ecq-cpu --tests --target x86_64-unknown-linux-gnu
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../ecq-format/tests/common/mod.rs"]
@@ -9,34 +14,38 @@ use common::Draw;
 use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
 use ecq_format::directory::{Codec, Scales};
 use ecq_format::encode::Profile;
-use reference::{Case, with_tensor};
+use ecq_format::reader::CodedTensor;
+use reference::{Case, with_model, with_tensor};
 
 const PRECISIONS: [Precision; 2] = [Precision::F32, Precision::Int8];
 
 /// Every instruction set and precision against the reference, for these numbers of vectors.
 fn check(case: &Case, counts: &[usize]) {
-    with_tensor(case, |tensor| {
-        let reference = reference::Weights::new(tensor);
-        for &count in counts {
-            let x = reference::vectors(reference.cols, count, case.seed);
-            for isa in Isa::all() {
-                let matrix = Matrix::with_isa(isa, tensor).unwrap();
-                let packed = Packed::with_isa(isa, tensor).unwrap();
-                assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
-                assert_eq!(packed.bits(), [4, 8, 8, 8, 8, 16, 16, 16, 16][case.raw_bits as usize]);
-                for precision in PRECISIONS {
-                    let what = format!("{case:?} {isa:?} {precision:?} x {count}");
-                    let prepared = matrix.activations(precision, &x);
-                    let mut y = vec![f32::NAN; reference.rows * count];
-                    matrix.multiply_serial(&prepared, &mut y).unwrap();
-                    reference.compare(&x, &prepared, &y, &what);
-                    y.fill(f32::NAN);
-                    packed.multiply_serial(&prepared, &mut y);
-                    reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
-                }
+    with_tensor(case, |tensor| check_tensor(tensor, case, counts));
+}
+
+fn check_tensor(tensor: &CodedTensor<'_>, case: &Case, counts: &[usize]) {
+    let reference = reference::Weights::new(tensor);
+    for &count in counts {
+        let x = reference::vectors(reference.cols, count, case.seed);
+        for isa in Isa::all() {
+            let matrix = Matrix::with_isa(isa, tensor).unwrap();
+            let packed = Packed::with_isa(isa, tensor).unwrap();
+            assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
+            let bits = [4, 8, 8, 8, 8].get(case.raw_bits as usize).copied().unwrap_or(16);
+            assert_eq!(packed.bits(), bits);
+            for precision in PRECISIONS {
+                let what = format!("{case:?} {isa:?} {precision:?} x {count}");
+                let prepared = matrix.activations(precision, &x);
+                let mut y = vec![f32::NAN; reference.rows * count];
+                matrix.multiply_serial(&prepared, &mut y).unwrap();
+                reference.compare(&x, &prepared, &y, &what);
+                y.fill(f32::NAN);
+                packed.multiply_serial(&prepared, &mut y);
+                reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
             }
         }
-    });
+    }
 }
 
 fn all_scales(cols: usize) -> Vec<Scales> {
@@ -69,7 +78,7 @@ fn all_scales_with_few_and_many_raw_bits() {
 
 #[test]
 fn all_raw_bits_in_both_codecs() {
-    for raw_bits in 0..=8 {
+    for raw_bits in 0..=11 {
         for profile in [Profile::Cpu, Profile::Gpu] {
             // four strips, and a last tile that is short
             let scales = Scales::Group { size: 32, min: true };
@@ -184,8 +193,16 @@ fn activations_are_what_they_say() {
             }
         }
     }
-    let tiny = Activations::new(Precision::Int8, 2, &[1e-40, -1e-42]);
-    assert_eq!((tiny.value(0, 0), tiny.value(0, 1)), (0.0, 0.0));
+    for small in [1e-40, 2e-38, 3e-37, 1.4e-36] {
+        // nothing, rather than numbers that are as large as the largest
+        let small = Activations::new(Precision::Int8, 2, &[small, -small / 50.0]);
+        assert_eq!((small.value(0, 0), small.value(0, 1)), (0.0, 0.0));
+    }
+    for most in [1.6e-36, 3e38] {
+        let x = Activations::new(Precision::Int8, 2, &[most, -most / 50.0]);
+        let off = |col, exact: f32| (x.value(0, col) - exact).abs() / most;
+        assert!(off(0, most) < 1e-6 && off(1, -most / 50.0) < 0.004, "{:?}", (x.value(0, 0), x.value(0, 1)));
+    }
     let odd = Activations::new(Precision::Int8, 2, &[f32::INFINITY, 1.0]);
     assert!(odd.value(0, 1).is_nan(), "no finite number pretends to be the product");
 }
@@ -201,4 +218,69 @@ fn vectors_for_other_columns_are_refused() {
         let x = Activations::new(Precision::F32, 64, &[1.0; 64]);
         let _ = matrix.multiply(&x, &mut [0.0; 4]);
     });
+}
+
+#[test]
+fn vectors_of_any_floats() {
+    for (cols, raw_bits) in [(64, 0), (63, 1), (65, 3), (128, 7)] {
+        for scales in
+            [Scales::None, Scales::Group { size: 32, min: true }, Scales::Group { size: 10, min: false }]
+        {
+            let profile = Profile::Cpu;
+            let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 20, seed: 4 };
+            with_tensor(&case, |tensor| {
+                let reference = reference::Weights::new(tensor);
+                for isa in Isa::all() {
+                    let matrix = Matrix::with_isa(isa, tensor).unwrap();
+                    let packed = Packed::with_isa(isa, tensor).unwrap();
+                    for precision in PRECISIONS {
+                        // two vectors, of which the second must not notice the first
+                        let both = |odd: &[f32]| {
+                            let mut x = reference::vectors(cols, 2, 1);
+                            x[..cols].iter_mut().zip(odd.iter().cycle()).for_each(|(x, odd)| *x *= odd);
+                            let prepared = matrix.activations(precision, &x);
+                            let (mut y, mut other) = (vec![0.0; 18], vec![0.0; 18]);
+                            matrix.multiply_serial(&prepared, &mut y).unwrap();
+                            packed.multiply_serial(&prepared, &mut other);
+                            (x, prepared, [y, other])
+                        };
+                        for odd in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                            for y in both(&[odd, 1.0, 1.0]).2 {
+                                assert!(
+                                    y[..9].iter().all(|y| !y.is_finite()),
+                                    "{case:?} {isa:?} {precision:?}"
+                                );
+                                assert!(
+                                    y[9..].iter().all(|y| y.is_finite()),
+                                    "{case:?} {isa:?} {precision:?}"
+                                );
+                            }
+                        }
+                        for odd in [0.0, -0.0, 1e-43, 1e-30, 1e28] {
+                            let (x, prepared, all) = both(&[odd]);
+                            for y in all {
+                                reference.compare(&x, &prepared, &y, &format!("{case:?} {isa:?} {odd}"));
+                            }
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn levels_of_any_size() {
+    for (cols, raw_bits) in [(64, 0), (65, 0), (64, 1), (64, 4), (70, 11)] {
+        let scales = Scales::RowColumn { row: true, column: true };
+        let profile = Profile::Cpu;
+        let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 0, seed: 3 };
+        // at the ends of rows, and all of a row
+        let far = [i32::MIN, i32::MAX, -(1 << 15) - 1, 1 << 15, 1 << 20];
+        let far = (0..far.len()).flat_map(|i| [i * cols, i * cols + cols - 1].map(|at| (at, far[i])));
+        let row = (8 * cols..9 * cols).map(|at| (at, at as i32 * 1_000_003 % (1 << 30)));
+        let mut model = case.model();
+        far.chain(row).for_each(|(at, level)| model.coded[0].matrix.levels[at] = level);
+        with_model(&model, |tensor| check_tensor(tensor, &case, &[1, 3]));
+    }
 }

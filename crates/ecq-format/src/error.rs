@@ -81,6 +81,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A tensor of this kind cannot be used as asked.
+    #[error("{}: '{name}': {why}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+        /// Why not, and what to do instead.
+        why: String,
+    },
     /// The caller asked to stop.
     #[error("stopped")]
     Stopped,

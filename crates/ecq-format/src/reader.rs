@@ -462,6 +462,11 @@ impl<'a> CodedTensor<'a> {
         self.reader.corrupt(self.name, format!("tile {tile}"), why)
     }
 
+    /// An error that names the file and the tensor, for what is in order but not provided for.
+    pub fn unsupported(&self, why: String) -> Error {
+        Error::Unsupported { path: self.reader.path.clone(), name: self.name.into(), why }
+    }
+
     /// Decodes the levels of a tile into `levels`, which is resized to its weights. Error: [`Error::Corrupt`].
     ///
     /// # Panics

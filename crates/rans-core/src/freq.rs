@@ -2,7 +2,7 @@
 
 use crate::Error;
 
-/// Frequencies of `SYMBOLS` symbols that sum to exactly `TOTAL` (a power of two up to 4,096).
+/// Frequencies of `SYMBOLS` symbols, at most 256, that sum to exactly `TOTAL` (a power of two up to 4,096).
 ///
 /// A symbol with frequency 0 cannot be coded. A symbol with frequency `TOTAL` is the only one, and costs nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +23,7 @@ impl<const SYMBOLS: usize, const TOTAL: u32> Frequencies<SYMBOLS, TOTAL> {
     ///
     /// Error: [`Error::NoSymbols`] if all counts are zero.
     pub fn from_counts(counts: &[u64; SYMBOLS]) -> Result<Self, Error> {
-        const { assert!(SYMBOLS as u32 <= TOTAL && TOTAL <= 4096 && TOTAL.is_power_of_two()) };
+        const { assert!(SYMBOLS <= 256 && SYMBOLS as u32 <= TOTAL && TOTAL <= 4096 && TOTAL.is_power_of_two()) };
         let sum: u128 = counts.iter().map(|&c| u128::from(c)).sum();
         if sum == 0 {
             return Err(Error::NoSymbols);

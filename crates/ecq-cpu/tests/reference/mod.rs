@@ -75,12 +75,19 @@ impl Case {
 
 /// Writes the tensor to a file and reads it.
 pub fn with_tensor(case: &Case, run: impl FnOnce(&CodedTensor<'_>)) {
+    with_model(&case.model(), |tensor| {
+        assert_eq!(tensor.coded().raw_bits, case.raw_bits);
+        run(tensor);
+    });
+}
+
+/// Writes a model to a file and reads its tensor "w".
+pub fn with_model(model: &Model, run: impl FnOnce(&CodedTensor<'_>)) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.ecq");
-    case.model().write(&path, false, 0).unwrap();
+    model.write(&path, false, 0).unwrap();
     let reader = Reader::open(&path, Limits::default()).unwrap();
     let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
-    assert_eq!(tensor.coded().raw_bits, case.raw_bits);
     run(&tensor);
 }
 

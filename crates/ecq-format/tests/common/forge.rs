@@ -47,6 +47,22 @@ impl Forge {
         &mut self.data[range]
     }
 
+    /// Gives an entry other bytes, and zeros up to a multiple of eight; what lies behind it moves.
+    pub fn replace(&mut self, entry: &str, bytes: &[u8]) {
+        let (old, mut new) = (self.range(entry), bytes.to_vec());
+        new.resize(bytes.len().next_multiple_of(8), 0);
+        for (_, info) in self.entries.as_object_mut().unwrap() {
+            let offsets = info["data_offsets"].as_array_mut().unwrap();
+            for offset in offsets {
+                let at = offset.as_u64().unwrap() as usize;
+                *offset = json!(if at >= old.end { at - old.len() + new.len() } else { at });
+            }
+        }
+        self.entries[entry]["shape"] = json!([new.len()]);
+        self.entries[entry]["data_offsets"] = json!([old.start, old.start + new.len()]);
+        self.data.splice(old, new);
+    }
+
     /// Gives an entry another name.
     pub fn rename(&mut self, from: &str, to: &str) {
         let entries = self.entries.as_object_mut().unwrap();

@@ -8,12 +8,14 @@ use std::path::Path;
 
 use ecq_format::directory::{Directory, Extent, Role, Scales, SourceFile, Values};
 use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::levels::Split;
 use ecq_format::pattern::{self, FloatFormat, Pattern};
 use ecq_format::plan::Plan;
 use ecq_format::reader::Tensor;
 use ecq_format::side::Side;
 use ecq_format::writer::TensorHead;
 use ecq_format::{Dtype, Limits, Reader, Result, Writer};
+use rans_core::nibble::Frequencies;
 
 /// Name of the one source file.
 pub const SOURCE: &str = "model.gguf";
@@ -128,7 +130,15 @@ impl Model {
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "BF16", source };
             let counts = histogram(&t.matrix, t.matrix.rows, t.matrix.cols, t.center);
-            let plan = Plan::cheapest(&counts, t.raw_bits.clone()).unwrap();
+            let plan = match *t.raw_bits.start() {
+                // plans go no further: a level for every nibble
+                raw_bits @ 9.. => {
+                    let split = Split { raw_bits, center: t.center };
+                    let freqs = Frequencies::new([16; 16]).unwrap();
+                    Plan { freqs, ..Plan::for_split(&counts, split).unwrap() }
+                }
+                _ => Plan::cheapest(&counts, t.raw_bits.clone()).unwrap(),
+            };
             let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, &t.matrix).unwrap();
             writer.coded(head, &encoder, &Side::new(&t.planes), |_| true)?;
         }

@@ -50,14 +50,15 @@ impl<'a> Decoder<'a> {
 
     /// Decodes the next `steps` steps: the symbols of strip g, 64 a step until its end, go to `out[g * pitch..]`.
     ///
-    /// Errors: [`Error::Truncated`]; [`Error::Layout`] if `out` is too short, or if there are not so many steps.
+    /// Errors: [`Error::Truncated`], after which further results mean nothing; [`Error::Layout`] if `out` is too short, or
+    /// if there are not so many steps.
     pub fn advance(&mut self, steps: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
         let end = self.step.saturating_add(steps);
         if end > self.strips.steps() {
             return Err(Error::Layout { holds: self.strips.steps(), given: end });
         }
         let reach = |group: usize| {
-            let len = self.len(group).min(end * GROUP).saturating_sub(self.step * GROUP);
+            let len = self.len(group).min(end.saturating_mul(GROUP)).saturating_sub(self.step * GROUP);
             if len > 0 { group.saturating_mul(pitch).saturating_add(len) } else { 0 }
         };
         let needed = (0..self.groups()).map(reach).max().unwrap_or(0);
@@ -125,15 +126,17 @@ impl<'a> Decoder<'a> {
             done += nibble_steps(self.isa, self.table, state, &tail, &mut at, steps - done, out, pitch);
             self.at += at;
         }
-        if self.at > self.bytes.len() || done < steps {
-            return Err(Error::Truncated { at: self.bytes.len() });
+        let end = self.bytes.len();
+        if self.at > end || done < steps {
+            self.at = self.at.min(end);
+            return Err(Error::Truncated { at: end });
         }
         Ok(())
     }
 
     /// One step of a group some of whose lanes are at their end.
     fn partial(&mut self, group: usize, out: &mut [u8], pitch: usize) -> Result<(), Error> {
-        let out = beyond(out, group * pitch);
+        let out = beyond(out, group.saturating_mul(pitch)); // a strip that is at its end may lie anywhere
         for (lanes, count) in self.strips.counts(group) {
             let left = count.saturating_sub(self.step);
             if left == 0 {

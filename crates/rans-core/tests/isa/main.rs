@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod arguments;
 mod bytes;
 mod nibbles;
 

@@ -95,7 +95,9 @@ fn run<const V: usize, const EVEN: bool>(
     pitch: usize,
 ) -> usize {
     assert!(state.len() == V * GROUP && *at <= bytes.len());
-    assert!(steps.checked_mul(GROUP).is_some_and(|n| (V - 1) * pitch + n <= out.len()));
+    let last = (V - 1).checked_mul(pitch);
+    let needed = steps.checked_mul(GROUP).zip(last).and_then(|(n, last)| last.checked_add(n));
+    assert!(needed.is_some_and(|n| n <= out.len()));
     let freq = Bytes64(core::array::from_fn(|i| table.freq[i % 16] as u8));
     let tables = Tables { slot: quarters(&table.slot), freq: load(&freq.0) };
     let (mut lo, mut hi) = ([_mm512_setzero_si512(); V], [_mm512_setzero_si512(); V]);
