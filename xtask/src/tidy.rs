@@ -33,7 +33,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 6] = [
     ("rans-core", &[]),
     ("ecq-format", &["rans-core"]),
     ("ecq-quant", &["rans-core", "ecq-format"]),
-    ("ecq-cpu", &["rans-core", "ecq-format"]),
+    ("ecq-cpu", &["rans-core", "ecq-format", "ecq-quant"]),
     ("ecq-convert", &["rans-core", "ecq-format", "ecq-quant"]),
     ("ecq-cli", &["rans-core", "ecq-format", "ecq-quant", "ecq-convert"]),
 ];

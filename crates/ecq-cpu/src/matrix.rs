@@ -17,8 +17,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Decodes the scales. Errors: [`Corrupt`](ecq_format::Error::Corrupt);
-    /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss.
+    /// Decodes the scales. Error: [`Corrupt`](ecq_format::Error::Corrupt).
     pub fn new(tensor: &'a CodedTensor<'a>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }

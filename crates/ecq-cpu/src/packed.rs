@@ -42,7 +42,8 @@ pub struct Packed {
 
 impl Packed {
     /// Decodes a tensor: without raw bits to 4 bits a weight, with up to four of them to 8, with more to 16. Levels that
-    /// do not fit are kept aside. Errors: as for [`Matrix::new`](crate::Matrix::new), and for all tiles.
+    /// do not fit are kept aside. Errors: [`Corrupt`](ecq_format::Error::Corrupt);
+    /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss.
     pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
@@ -50,6 +51,12 @@ impl Packed {
     /// [`Self::new`] for a given instruction set.
     pub fn with_isa(isa: Isa, tensor: &CodedTensor<'_>) -> Result<Self> {
         let (coded, scaling) = (tensor.coded(), Scaling::new(tensor)?);
+        if let Some(pattern) = coded.pattern {
+            let why = format!("floats ({:?}) have no packed integers", pattern.format);
+            return Err(
+                tensor.unsupported(format!("{why}; multiply from the coded form, or decode the tensor"))
+            );
+        }
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
         let pitch = cols.next_multiple_of(2 * BLOCK);
         let mut escapes = Vec::new();

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use ecq_format::Result;
 use ecq_format::directory::{Coded, Scales, Values};
+use ecq_format::pattern::Pattern;
 use ecq_format::reader::CodedTensor;
+use ecq_quant::values::{from_bits, octaves};
 use half::f16;
 
 use crate::activations::Activations;
@@ -19,6 +21,8 @@ pub(crate) struct Scaling {
     rows: usize,
     pub cols: usize,
     center: i32,
+    /// Set if the weights are floats by their bit patterns; then there are no scales.
+    pub pattern: Option<Pattern>,
     step: f32,
     offset: f32,
     /// One a row, or none.
@@ -86,10 +90,6 @@ impl Scaling {
     /// Decodes the scales of a tensor.
     pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
         let coded = tensor.coded();
-        if let Some(pattern) = coded.pattern {
-            let why = format!("products of {:?} without loss are not provided for", pattern.format);
-            return Err(tensor.unsupported(format!("{why}; decode the tensor with CodedTensor::floats")));
-        }
         let planes = tensor.side()?;
         let Values { step, bias, offset, scales } = coded.values;
         let (mut row, mut columns, mut groups) = (Vec::new(), Vec::new(), None);
@@ -107,6 +107,7 @@ impl Scaling {
             rows: coded.rows as usize,
             cols: coded.cols as usize,
             center: coded.center,
+            pattern: coded.pattern,
             step: step as f32,
             offset: offset as f32,
             row,
@@ -126,7 +127,11 @@ impl Scaling {
     /// Adds to `out`, one number a vector, what a weight of this level has more than one with code 0.
     pub fn add_escape(&self, row: usize, col: usize, level: i32, x: &Activations, out: &mut [f32]) {
         let scale = self.terms.groups.as_ref().map_or(1.0, |groups| groups.of(row, col).0);
-        let more = scale * (i64::from(level) - i64::from(self.center)) as f32;
+        let more = match self.pattern {
+            // levels without a bit pattern were refused when they were read
+            Some(pattern) => from_bits(pattern.format, pattern.bits(level).unwrap_or(0)),
+            None => scale * (i64::from(level) - i64::from(self.center)) as f32,
+        };
         out.iter_mut().enumerate().for_each(|(m, out)| *out += more * x.value(m, col));
     }
 
@@ -161,20 +166,4 @@ fn add_lanes(lanes: &[f32; LANES]) -> f32 {
         }
     }
     sums[0]
-}
-
-/// A byte of row or column scales: 2^((byte - 128) / 8), as the format rounds it.
-fn octaves(byte: u8) -> f32 {
-    const EIGHTHS: [u32; 8] = [
-        0x3f80_0000,
-        0x3f8b_95c2,
-        0x3f98_37f0,
-        0x3fa5_fed7,
-        0x3fb5_04f3,
-        0x3fc5_672a,
-        0x3fd7_44fd,
-        0x3fea_c0c7,
-    ];
-    let octave = i32::from(byte) - 128;
-    f32::from_bits(EIGHTHS[(octave & 7) as usize]) * 2f32.powi(octave >> 3)
 }

@@ -9,13 +9,14 @@ use ecq_format::directory::Codec;
 use ecq_format::escapes;
 use ecq_format::reader::CodedTensor;
 use ecq_format::tile::TileParts;
+use ecq_quant::values::from_bytes;
 use rans_core::{Isa, nibble};
 
 use crate::activations::Activations;
 use crate::arch::{Codes, Panel, accumulate, join};
 use crate::scaling::Scaling;
 use crate::{BLOCK, LANES};
-use ecq_format::planes::{RawPlanes, join_i16};
+use ecq_format::planes::{RawPlanes, join_i16, join_patterns};
 
 /// Most blocks of a panel: eight rows of so many take 16 KiB.
 const PANEL: usize = 32;
@@ -30,6 +31,9 @@ struct Scratch {
     nibbles: Vec<u8>,
     bytes: Vec<i8>,
     words: Vec<i16>,
+    /// Bit patterns of a row of a panel, and the weights of a panel.
+    patterns: Vec<u8>,
+    weights: Vec<f32>,
     sums: Vec<f32>,
     /// Position and level, ascending.
     escapes: Vec<(u32, i32)>,
@@ -116,6 +120,11 @@ impl Tile<'_> {
         let Scratch { escapes, corrections, .. } = scratch;
         escapes.clear();
         escapes::read(bytes, self.rows * cols, |at, level| escapes.push((at as u32, level)))?;
+        if let Some(pattern) = self.scaling.pattern
+            && let Some((_, level)) = escapes.iter().find(|e| pattern.bits(e.1).is_none())
+        {
+            return Err(format!("level {level} has no bit pattern"));
+        }
         corrections.clear();
         if !escapes.is_empty() {
             corrections.resize(self.rows * count, 0.0);
@@ -194,14 +203,23 @@ impl Tile<'_> {
 
     /// Joins a panel of nibbles with their raw bits and multiplies it.
     fn multiply(&self, place: &Place, scratch: &mut Scratch) {
-        let Scratch { nibbles, bytes, words, sums, escapes, cursors, .. } = scratch;
+        let Scratch { nibbles, bytes, words, patterns, weights, sums, escapes, cursors, .. } = scratch;
         let nibbles = &mut nibbles[place.at..];
-        let (codes, pitch) = match self.raw_bits {
-            0 => {
+        let (codes, pitch) = match (self.raw_bits, self.scaling.pattern) {
+            (_, Some(pattern)) => {
+                self.join(place, nibbles, weights, |planes, first, nibbles, weights| {
+                    patterns.resize(pattern.format.bytes() * nibbles.len(), 0);
+                    join_patterns(planes, pattern, first, nibbles, patterns);
+                    from_bytes(pattern.format, patterns, weights);
+                });
+                self.clear_escapes(place, weights, PITCH, escapes, cursors);
+                (Codes::F32(weights), PITCH)
+            }
+            (0, _) => {
                 self.clear_escapes(place, nibbles, place.pitch, escapes, cursors);
                 (Codes::Nibble(nibbles), place.pitch)
             }
-            1..=4 => {
+            (1..=4, _) => {
                 self.join(place, nibbles, bytes, |planes, first, n, codes| {
                     join(self.isa, planes, first, n, codes)
                 });
@@ -232,13 +250,15 @@ impl Tile<'_> {
         place: &Place,
         nibbles: &[u8],
         codes: &mut Vec<T>,
-        join: impl Fn(&RawPlanes<'_>, usize, &[u8], &mut [T]),
+        mut join: impl FnMut(&RawPlanes<'_>, usize, &[u8], &mut [T]),
     ) {
         codes.resize(place.rows * PITCH, T::default());
         for (row, codes) in codes.chunks_exact_mut(PITCH).enumerate() {
             let positions = self.positions(place, row);
             let nibbles = &nibbles[row * place.pitch..][..positions.len()];
-            join(&self.planes, positions.start, nibbles, &mut codes[..positions.len()]);
+            let (codes, filling) = codes[..place.blocks * BLOCK].split_at_mut(positions.len());
+            join(&self.planes, positions.start, nibbles, codes);
+            filling.fill(T::default()); // what was there may be no number, and that times zero is none
         }
     }
 

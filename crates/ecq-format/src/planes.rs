@@ -411,13 +411,10 @@ pub(crate) fn split_patterns(
 
 /// Bit patterns, little-endian, of the weights of a tile from `first` on. `out` has the bytes of as many weights as there
 /// are nibbles.
-pub(crate) fn join_patterns(
-    planes: &RawPlanes<'_>,
-    pattern: Pattern,
-    first: usize,
-    nibbles: &[u8],
-    out: &mut [u8],
-) {
+///
+/// # Panics
+/// If it has not, or the tile has fewer weights.
+pub fn join_patterns(planes: &RawPlanes<'_>, pattern: Pattern, first: usize, nibbles: &[u8], out: &mut [u8]) {
     #[multiversion(targets = "simd")]
     fn run<B: Bits>(planes: &RawPlanes<'_>, pattern: Pattern, first: usize, nibbles: &[u8], out: &mut [B]) {
         let low_bits = planes.raw_bits.saturating_sub(1);

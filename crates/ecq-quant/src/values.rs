@@ -39,6 +39,22 @@ pub fn from_bits(format: FloatFormat, bits: u16) -> f32 {
     }
 }
 
+/// The values of floats from their bits, little-endian: [`FloatFormat::bytes`] each.
+pub fn from_bytes(format: FloatFormat, bytes: &[u8], out: &mut [f32]) {
+    match format {
+        FloatFormat::Bf16 | FloatFormat::F16 => {
+            // the same loop twice, so that the one for BF16, mere shifts, becomes vector code
+            let both = out.iter_mut().zip(bytes.as_chunks::<2>().0);
+            if format == FloatFormat::Bf16 {
+                both.for_each(|(w, b)| *w = from_bits(FloatFormat::Bf16, u16::from_le_bytes(*b)));
+            } else {
+                both.for_each(|(w, b)| *w = from_bits(FloatFormat::F16, u16::from_le_bytes(*b)));
+            }
+        }
+        _ => out.iter_mut().zip(bytes).for_each(|(w, &b)| *w = from_bits(format, b.into())),
+    }
+}
+
 /// A scale byte: eighths of an octave around 128.
 pub fn octaves(byte: u8) -> f32 {
     // 2^(i/8), so that no platform's exp2 has a say

@@ -37,6 +37,7 @@ impl<'a> Job<'a> {
             Codes::I8(codes) => (I8, codes.as_ptr().cast(), 1),
             Codes::I16(codes) => (I16, codes.as_ptr().cast(), 2),
             Codes::Int4(codes) => (INT4, codes.as_ptr(), 1),
+            Codes::F32(_) => unreachable!("weights have a kernel of their own"),
         };
         let scales = terms.groups.as_ref().map_or(0, |groups| if groups.min.is_empty() { 1 } else { 2 });
         let (pitch, count, padded) = (panel.pitch * size, x.count(), x.padded());

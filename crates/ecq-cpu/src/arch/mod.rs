@@ -15,6 +15,7 @@ mod job;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod scalar;
+mod weights;
 
 use ecq_format::planes::{RawPlanes, join_i8};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -36,6 +37,8 @@ pub(crate) enum Codes<'a> {
     I8(&'a [i8]),
     /// A signed word each.
     I16(&'a [i16]),
+    /// The weights themselves.
+    F32(&'a [f32]),
     /// 0..16, two a byte: 64 columns in the low halves of 64 bytes, the next 64 columns in the high halves.
     Int4(&'a [u8]),
 }
@@ -47,6 +50,7 @@ impl Codes<'_> {
             Self::Nibble(c) => (c.len(), 2 * BLOCK),
             Self::I5(c) | Self::I8(c) => (c.len(), 2 * BLOCK),
             Self::I16(c) => (c.len(), 2 * BLOCK),
+            Self::F32(c) => (c.len(), 2 * BLOCK),
             Self::Int4(c) => (c.len(), BLOCK),
         }
     }
@@ -98,6 +102,10 @@ pub(crate) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8
 
 /// Adds the products of a panel: `sums` has 16 lanes for each vector of each row.
 pub(crate) fn accumulate(isa: Isa, panel: &Panel<'_>, x: &Activations, terms: &Terms, sums: &mut [f32]) {
+    if let Codes::F32(all) = panel.codes {
+        panel.check(x, terms, sums);
+        return weights::accumulate(panel, all, x, sums);
+    }
     let in_lanes = terms.groups.as_ref().is_none_or(|groups| groups.in_lanes());
     match isa.set() {
         #[cfg(target_arch = "x86_64")]

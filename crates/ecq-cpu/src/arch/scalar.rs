@@ -13,6 +13,7 @@ impl Codes<'_> {
             Self::Nibble(codes) => std::array::from_fn(|i| i32::from(codes[at + i])),
             Self::I5(codes) | Self::I8(codes) => std::array::from_fn(|i| i32::from(codes[at + i])),
             Self::I16(codes) => std::array::from_fn(|i| i32::from(codes[at + i])),
+            Self::F32(_) => unreachable!("weights have a kernel of their own"),
             Self::Int4(codes) => {
                 let at = row + block / 2 * BLOCK;
                 std::array::from_fn(|i| i32::from(codes[at + i] >> (4 * (block % 2)) & 15))
