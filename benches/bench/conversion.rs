@@ -1,5 +1,7 @@
 //! The converter on a large model, as a process of its own, so that its memory can be seen.
 
+use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -35,6 +37,11 @@ pub fn conversion(report: &mut Report, gib: &str) -> Result<()> {
         let coded = output.metadata()?.len() as f64;
         report.figure(SECTION, &format!("convert, {name}: file size"), coded / size, "of the source", None);
         if name == "lossless" {
+            let alone = (0..3)
+                .map(|_| write_and_sync(&cache.join("synthetic-zeros"), coded))
+                .collect::<Result<_>>()?;
+            let alone = Rate::new("the file system alone: write and sync the output", alone);
+            report.rates(SECTION, "GB/s", &[alone], None);
             let back = cache.join("synthetic-restored");
             let mut restore = Command::new(&ecq);
             restore.args(["restore", "--quiet", "--force", "-o"]).arg(&back).arg(&output);
@@ -78,6 +85,19 @@ fn same(source: &Path, back: &Path) -> Result<()> {
         ensure!(compared.success(), "{} is not what {} was", b.display(), a.display());
     }
     Ok(())
+}
+
+/// Bytes a second that the file system takes.
+fn write_and_sync(path: &Path, size: f64) -> Result<f64> {
+    let start = Instant::now();
+    let mut file = File::create(path).with_context(|| format!("cannot write {}", path.display()))?;
+    let zeros = vec![0; 1 << 20];
+    let pieces = (size / zeros.len() as f64).ceil();
+    (0..pieces as usize).try_for_each(|_| file.write_all(&zeros))?;
+    file.sync_all()?;
+    let rate = size / start.elapsed().as_secs_f64();
+    remove(path)?;
+    Ok(rate)
 }
 
 /// Removes a file or a folder, if there is one.

@@ -97,7 +97,8 @@ fn cpu(args: &Args) -> Result<()> {
     }
     if !args.quick && !args.no_record && args.only.is_empty() {
         let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks"));
-        report.record(&folder, "cpu", "cargo xtask bench cpu")?;
+        let cache = std::env::var("ECQ_CACHE").map_or(String::new(), |cache| format!("ECQ_CACHE={cache} "));
+        report.record(&folder, "cpu", &format!("{cache}cargo xtask bench cpu"))?;
     }
     Ok(())
 }

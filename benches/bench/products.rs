@@ -57,8 +57,7 @@ fn one(report: &mut Report, rows: usize, cols: usize, time: Duration, kind: &Kin
     let (matrix, packed) = (Matrix::new(&tensor)?, Packed::new(&tensor)?);
     let x: Vec<f32> = (0..8 * cols).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
     let expected = expected(&levels, rows, cols, &x);
-    let pool = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().context("cannot start threads");
-    let (two, weights) = (pool(2)?, rows * cols);
+    let weights = rows * cols;
     let mut contestants = vec![Contestant::new("decode only", weights, || decode(&tensor))];
     for (precision, what) in [(Precision::Int8, "int8"), (Precision::F32, "f32")] {
         for count in [1, 8] {
@@ -72,25 +71,13 @@ fn one(report: &mut Report, rows: usize, cols: usize, time: Duration, kind: &Kin
             y.fill(0.0);
             packed.multiply_serial(&x, &mut y);
             close(&y, &expected, tolerance).context("from packed integers")?;
-            let (mut z, mut u, x) = (y.clone(), y.clone(), std::rc::Rc::new(x));
-            let (x2, x3) = (x.clone(), x.clone());
+            let (mut z, x) = (y.clone(), std::rc::Rc::new(x));
+            let x2 = x.clone();
             contestants.push(Contestant::new(format!("coded, {what}{columns}"), weights, move || {
                 matrix.multiply_serial(&x, &mut y).expect("a sound file")
             }));
-            if count == 1 {
-                let two = &two;
-                contestants.push(Contestant::new(
-                    format!("coded, {what}, two threads"),
-                    weights,
-                    move || {
-                        let x = &*x2;
-                        let z = &mut z[..];
-                        two.install(|| matrix.multiply(x, z)).expect("a sound file")
-                    },
-                ));
-            }
             let name = format!("packed int{}, {what}{columns}", packed.bits());
-            contestants.push(Contestant::new(name, weights, move || packed.multiply_serial(&x3, &mut u)));
+            contestants.push(Contestant::new(name, weights, move || packed.multiply_serial(&x2, &mut z)));
         }
     }
     if kind.raw_bits == 0 && kind.scales == Scales::None {
@@ -111,6 +98,36 @@ fn one(report: &mut Report, rows: usize, cols: usize, time: Duration, kind: &Kin
         "coded, int8"
     };
     report.rates(&section, "G weights/s", &race(time, contestants), Some(base));
+    if kind.raw_bits == 0 && kind.scales == Scales::None {
+        threads(report, &matrix, &x[..cols], time)
+    } else {
+        Ok(())
+    }
+}
+
+/// One thread and two. Many products in a row: it takes the system some tens of milliseconds to put threads that have
+/// slept on cores of their own.
+fn threads(report: &mut Report, matrix: &Matrix<'_>, x: &[f32], time: Duration) -> Result<()> {
+    const TIMES: usize = 40;
+    for (precision, what) in [(Precision::Int8, "int8"), (Precision::F32, "f32")] {
+        let x = matrix.activations(precision, x);
+        let row = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            let (pool, x) = (pool.context("cannot start threads")?, &x);
+            let mut y = vec![0.0; matrix.rows()];
+            Ok(Contestant::new(
+                format!("threads: {threads}"),
+                TIMES * matrix.rows() * matrix.cols(),
+                move || {
+                    let all = || (0..TIMES).try_for_each(|_| matrix.multiply(x, &mut y));
+                    pool.install(all).expect("a sound file")
+                },
+            ))
+        };
+        let rows = [1, 2].into_iter().map(row).collect::<Result<Vec<_>>>()?;
+        let section = format!("Products, coded, {what}, by threads");
+        report.rates(&section, "G weights/s", &race(time, rows), Some("threads: 1"));
+    }
     Ok(())
 }
 

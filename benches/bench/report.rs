@@ -63,8 +63,10 @@ impl Report {
         Self { machine, commit, date, rows: Vec::new() }
     }
 
-    /// Adds the rates of a race in units of 10^9, each with its ratio to the rate called `to`.
+    /// Adds the rates of a race in units of 10^9, each with its ratio to the rate called `to`. What comes in is shown on
+    /// standard error, so that one sees the benchmark work.
     pub fn rates(&mut self, section: &str, unit: &str, rates: &[Rate], to: Option<&str>) {
+        let first = self.rows.len();
         let base = to.and_then(|to| rates.iter().find(|r| r.name == to));
         for rate in rates {
             let other = base.filter(|b| b.name != rate.name);
@@ -77,7 +79,10 @@ impl Report {
                 ratio: other.map(|b| Ratio { value: rate.ratio(b), to: b.name.clone() }),
             });
         }
-        self.print_section(section);
+        if self.rows[..first].last().is_none_or(|row| row.section != section) {
+            eprintln!("\n{section}");
+        }
+        self.rows[first..].iter().for_each(|row| eprintln!("{}", line(row)));
     }
 
     /// Adds a figure without rounds.
@@ -87,12 +92,6 @@ impl Report {
         if let Some(row) = self.rows.last() {
             eprintln!("{}", line(row));
         }
-    }
-
-    /// Shows what came in, on standard error, so that one sees the benchmark work.
-    fn print_section(&self, section: &str) {
-        eprintln!("\n{section}");
-        self.rows.iter().filter(|r| r.section == section).for_each(|r| eprintln!("{}", line(r)));
     }
 
     /// The table as text.
