@@ -114,17 +114,19 @@ impl<'a> Decoder<'a> {
             (0..groups).for_each(|g| out[g * pitch..][..steps * GROUP].fill(symbol));
             return Ok(());
         }
-        let state = &mut self.state[..groups * GROUP];
-        let mut done = nibble_steps(self.isa, self.table, state, self.bytes, &mut self.at, steps, out, pitch);
+        let (table, state, bytes) = (self.table, &mut self.state[..groups * GROUP], self.bytes);
+        let mut all = Steps { table, state, bytes, at: self.at, count: steps, out, pitch };
+        let mut done = decode(self.isa, &mut all);
+        self.at = all.at;
         if done < steps {
             // fast paths read ahead: the last bytes get zeros behind them, enough for one step more than there is
             let mut tail = [0; 2 * MOST_A_STEP];
             let left = &self.bytes[self.at..];
             tail[..left.len()].copy_from_slice(left);
-            let mut at = 0;
-            let out = beyond(out, done * GROUP);
-            done += nibble_steps(self.isa, self.table, state, &tail, &mut at, steps - done, out, pitch);
-            self.at += at;
+            let out = beyond(all.out, done * GROUP);
+            let mut rest = Steps { bytes: &tail, at: 0, count: steps - done, out, ..all };
+            done += decode(self.isa, &mut rest);
+            self.at += rest.at;
         }
         let end = self.bytes.len();
         if self.at > end || done < steps {
@@ -210,51 +212,44 @@ fn pull(table: &DecodeTable, state: &mut u16, bytes: &[u8], at: &mut usize) -> R
     Ok(symbol)
 }
 
-/// Decodes up to `steps` steps in which every lane codes a symbol; returns how many.
-///
-/// Stops before a step for which `bytes` may not hold enough: a byte a lane. `state` has 64 states a group; the
-/// symbols of group g go to `out[g * pitch..]`, which must have room for `64 * steps` of them.
-#[allow(clippy::too_many_arguments)] // one call site; a struct would only name them again
-fn nibble_steps(
-    isa: Isa,
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
+/// Steps in which every lane of some groups codes a symbol.
+pub(crate) struct Steps<'a> {
+    pub table: &'a DecodeTable,
+    /// 64 states a group.
+    pub state: &'a mut [u16],
+    pub bytes: &'a [u8],
+    /// Where the stream goes on.
+    pub at: usize,
+    /// Number of steps.
+    pub count: usize,
+    /// The symbols of group g go to `out[g * pitch..]`, which has room for 64 a step.
+    pub out: &'a mut [u8],
+    pub pitch: usize,
+}
+
+/// Decodes; returns how many steps. Stops before one for which `bytes` may not hold enough: a byte a lane.
+fn decode(isa: Isa, steps: &mut Steps<'_>) -> usize {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
+        InstructionSet::Avx2 => arch::avx2::nibble::decode(isa, steps),
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => {
-            arch::avx512::nibble_decode::decode(isa, table, state, bytes, at, steps, out, pitch)
-        }
+        InstructionSet::Avx512 => arch::avx512::nibble_decode::decode(isa, steps),
         #[cfg(target_arch = "aarch64")]
-        InstructionSet::Neon => arch::neon::nibble::decode(isa, table, state, bytes, at, steps, out, pitch),
-        _ => scalar_steps(table, state, bytes, at, steps, out, pitch),
+        InstructionSet::Neon => arch::neon::nibble::decode(isa, steps),
+        _ => scalar(steps),
     }
 }
 
 /// The reference of all fast paths.
-fn scalar_steps(
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
-    for step in 0..steps {
+fn scalar(steps: &mut Steps<'_>) -> usize {
+    let Steps { table, state, bytes, at, count, out, pitch } = steps;
+    for step in 0..*count {
         if bytes.len() - *at < state.len() {
             return step;
         }
         let mut next = *at;
         for (group, lanes) in state.chunks_exact_mut(GROUP).enumerate() {
-            for (state, out) in lanes.iter_mut().zip(&mut out[group * pitch + step * GROUP..]) {
+            for (state, out) in lanes.iter_mut().zip(&mut out[group * *pitch + step * GROUP..]) {
                 let (symbol, x) = symbol(table, *state);
                 *out = symbol;
                 // every other lane or so refills: a branch would be mispredicted all the time
@@ -265,5 +260,5 @@ fn scalar_steps(
         }
         *at = next;
     }
-    steps
+    *count
 }

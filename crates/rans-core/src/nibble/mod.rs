@@ -23,6 +23,7 @@ mod decoder;
 mod encoder;
 
 pub use decoder::Decoder;
+pub(crate) use decoder::Steps;
 pub use encoder::{encode, encode_with};
 
 /// Lanes in a group, which work on one strip.

@@ -10,50 +10,24 @@ use core::arch::x86_64::*;
 
 use crate::arch::planes::{self, Plane};
 use crate::arch::refill;
-use crate::nibble::{DecodeTable, GROUP};
+use crate::nibble::{DecodeTable, GROUP, Steps};
 use crate::{InstructionSet, Isa};
 
 /// How far ahead the stream is fetched: load addresses depend on decoded data, which stops the hardware's prefetch.
 const AHEAD: usize = 2048;
 
 /// See the contract in `nibble::decoder`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn decode(
-    isa: Isa,
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
+pub(crate) fn decode(isa: Isa, steps: &mut Steps<'_>) -> usize {
     assert_eq!(isa.set(), InstructionSet::Avx2);
     // SAFETY: an `Isa` is the proof that this CPU has the instructions
-    unsafe {
-        if table.even {
-            run::<true>(table, state, bytes, at, steps, out, pitch)
-        } else {
-            run::<false>(table, state, bytes, at, steps, out, pitch)
-        }
-    }
+    unsafe { if steps.table.even { run::<true>(steps) } else { run::<false>(steps) } }
 }
 
 /// `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx2,popcnt,bmi2")]
-fn run<const EVEN: bool>(
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
-    let tables = Tables::new(table);
-    planes::decode(state, bytes, at, steps, out, pitch, |lo, hi, stream, out| {
-        step::<EVEN>(&tables, lo, hi, stream, out)
-    })
+fn run<const EVEN: bool>(steps: &mut Steps<'_>) -> usize {
+    let tables = Tables::new(steps.table);
+    planes::decode(steps, |lo, hi, stream, out| step::<EVEN>(&tables, lo, hi, stream, out))
 }
 
 /// What is looked up.

@@ -9,7 +9,7 @@
 use core::arch::x86_64::*;
 
 use super::{Bytes64, blend, load, look_up, planes, quarters, states};
-use crate::nibble::{DecodeTable, GROUP};
+use crate::nibble::{GROUP, Steps};
 use crate::{InstructionSet, Isa};
 
 /// Groups whose states stay in registers.
@@ -18,57 +18,36 @@ const MOST: usize = 8;
 const AHEAD: usize = 2048;
 
 /// See the contract in `nibble::decoder`.
-#[allow(clippy::too_many_arguments)]
-pub(crate) fn decode(
-    isa: Isa,
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
+pub(crate) fn decode(isa: Isa, steps: &mut Steps<'_>) -> usize {
     assert_eq!(isa.set(), InstructionSet::Avx512);
-    let groups = state.len() / GROUP;
-    // more groups than registers hold: a step of the first ones, a step of the rest, and again
-    let most = if groups > MOST { 1 } else { steps };
-    let mut done = 0;
-    while done < steps {
-        let mut now = most;
-        for first in (0..groups).step_by(MOST) {
-            if bytes.len() - *at < (groups - first) * GROUP {
-                return done;
-            }
-            let count = MOST.min(groups - first);
-            let state = &mut state[first * GROUP..][..count * GROUP];
-            let out = &mut out[first * pitch + done * GROUP..];
-            // SAFETY: an `Isa` is the proof that this CPU has the instructions
-            now = unsafe { dispatch(table, state, bytes, at, most, out, pitch) };
+    let groups = steps.state.len() / GROUP;
+    if groups <= MOST {
+        // SAFETY: an `Isa` is the proof that this CPU has the instructions
+        return unsafe { dispatch(steps) };
+    }
+    // more than registers hold: a step of the first ones, a step of the rest, and again
+    for done in 0..steps.count {
+        if steps.bytes.len() - steps.at < groups * GROUP {
+            return done;
         }
-        done += now;
-        if now < most {
-            break;
+        for (i, state) in steps.state.chunks_mut(MOST * GROUP).enumerate() {
+            let out = &mut steps.out[i * MOST * steps.pitch + done * GROUP..];
+            let mut part = Steps { state, out, count: 1, ..*steps };
+            // SAFETY: as above
+            unsafe { dispatch(&mut part) };
+            steps.at = part.at;
         }
     }
-    done
+    steps.count
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
-fn dispatch(
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
+fn dispatch(steps: &mut Steps<'_>) -> usize {
     macro_rules! run {
         ($($v:literal)*) => {
-            match (state.len() / GROUP, table.even) {
-                $(($v, false) => run::<$v, false>(table, state, bytes, at, steps, out, pitch),
-                ($v, true) => run::<$v, true>(table, state, bytes, at, steps, out, pitch),)*
+            match (steps.state.len() / GROUP, steps.table.even) {
+                $(($v, false) => run::<$v, false>(steps),
+                ($v, true) => run::<$v, true>(steps),)*
                 _ => 0,
             }
         };
@@ -85,18 +64,11 @@ struct Tables {
 
 /// `V` groups of lanes. `EVEN`: all frequencies are even.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi,avx512vbmi2,popcnt,bmi2")]
-fn run<const V: usize, const EVEN: bool>(
-    table: &DecodeTable,
-    state: &mut [u16],
-    bytes: &[u8],
-    at: &mut usize,
-    steps: usize,
-    out: &mut [u8],
-    pitch: usize,
-) -> usize {
+fn run<const V: usize, const EVEN: bool>(steps: &mut Steps<'_>) -> usize {
+    let Steps { table, ref mut state, bytes, ref mut at, count, ref mut out, pitch } = *steps;
     assert!(state.len() == V * GROUP && *at <= bytes.len());
     let last = (V - 1).checked_mul(pitch);
-    let needed = steps.checked_mul(GROUP).zip(last).and_then(|(n, last)| last.checked_add(n));
+    let needed = count.checked_mul(GROUP).zip(last).and_then(|(n, last)| last.checked_add(n));
     assert!(needed.is_some_and(|n| n <= out.len()));
     let freq = Bytes64(core::array::from_fn(|i| table.freq[i % 16] as u8));
     let tables = Tables { slot: quarters(&table.slot), freq: load(&freq.0) };
@@ -111,7 +83,7 @@ fn run<const V: usize, const EVEN: bool>(
     // SAFETY: `at` is at most the length
     next = unsafe { next.add(*at) };
     let end = bytes.as_ptr_range().end;
-    while done < steps && end.addr() - next.addr() >= V * GROUP {
+    while done < count && end.addr() - next.addr() >= V * GROUP {
         for v in 0..V {
             if v % 2 == 0 {
                 // one line for every two vectors is more than they take; a prefetch of any address is harmless
