@@ -11,7 +11,7 @@ const FILL: usize = 2 * BLOCK;
 /// 1.5 * 2^23: added to a small number, it leaves the nearest integer in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
-/// How vectors are held, and so in which arithmetic products are computed.
+/// How vectors are held, and so in which arithmetic products are computed: with weights that are floats always in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// As they are. Every product and sum is in f32.

@@ -49,8 +49,8 @@
 //! |---|---|
 //! | vectors → lanes, or integers with scales | [`Activations`] |
 //! | scales of a tensor, and what is left to the end of a row | `scaling` |
-//! | a tile → panels of codes, escapes apart | `tile`, `join` |
-//! | a panel × vectors | `arch`, a kernel for each instruction set and precision |
+//! | a tile → panels of codes, or of weights that are floats, escapes apart | `tile` |
+//! | a panel × vectors | `arch`, a kernel for each instruction set and precision, one for floats |
 //! | rows over threads | `spread` |
 #![deny(unsafe_code)] // but for the kernels in `arch`
 

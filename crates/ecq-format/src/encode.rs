@@ -33,7 +33,7 @@ pub enum Profile {
 
 /// Codec and tile height for a matrix.
 ///
-/// A stream costs a start state a lane, of which about 5 bits (`nibble`) and 13 bits (`byte`) carry nothing. With 512
+/// A stream costs a start state a lane, of which about 5 bits (`nibble`) and 10 bits (`byte`) carry nothing. With 512
 /// symbols a lane, 1,024 for large tensors, that is 0.1-0.3 % at 3.5 bits. Fewer lanes serve small tensors.
 pub fn layout(rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
     let weights = rows * cols;

@@ -8,7 +8,7 @@
 //! | bit patterns of floats → levels | [`pattern`] |
 //! | many of them at once | [`planes`] |
 //! | histogram of the levels → the cheapest split, the frequencies | [`plan`] |
-//! | a tile of levels → bytes, and back | [`tile`] |
+//! | a tile of levels or bit patterns → bytes, and back | [`tile`] |
 //! | scales and other side data → bytes, and back | [`side`] |
 //! | all tiles of a tensor, in parallel, in order | [`encode`], [`ordered`](mod@ordered) |
 //! | tensors → file | [`writer`], under a temporary name at first: [`staging`] |

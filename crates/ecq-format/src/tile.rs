@@ -1,4 +1,4 @@
-//! A tile: a few rows, all columns, on their own. Levels to bytes and back.
+//! A tile: a few rows, all columns, on their own. Levels, or bit patterns of floats, to bytes and back.
 //!
 //! The bytes of a tile: the [raw planes](crate::planes), the coded stream, the escapes, each filled up with zeros to 4
 //! bytes.

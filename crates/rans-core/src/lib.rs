@@ -30,6 +30,9 @@
 //! # Ok::<(), rans_core::Error>(())
 //! ```
 //!
+//! There are fast paths for several instruction sets ([`InstructionSet`]), which give what the plain code gives. The
+//! feature `std`, on by default, only asks the CPU at run time which it has.
+//!
 //! Every decoder takes any bytes and either returns symbols or an [`Error`]; it never panics, never reads outside
 //! its slice and always ends. A damaged stream can decode to wrong symbols without an error: rANS carries no
 //! checksum, only the known bits of the end states and the exact length, which catch about three quarters of single

@@ -1,10 +1,12 @@
-//! Kernels: panels of codes times vectors, a file for each instruction set and precision.
+//! Kernels: panels of codes times vectors, a folder for each instruction set, a file for each precision.
 //!
 //! A panel is a few rows by a few blocks of 64 columns, in the first cache. A kernel adds to 16 lanes for each row and
 //! vector; lane i takes columns 4 i..4 i + 4 of each block, so that sums of four products in integers and scales of
 //! groups of columns fall into lanes. What it adds, with zero, s and m of [`Terms`]:
 //! - f32: `(d + zero) * x`, with groups `s * (d + zero) * x + m * x`;
 //! - int8: `d * x`, with groups `s * (d + zero) * x + m * x`.
+//!
+//! Weights that are floats have a kernel of their own, `weights.rs`: it adds `w * x`, column i to lane i mod 16.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;

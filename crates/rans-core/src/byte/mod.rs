@@ -14,8 +14,8 @@
 //!
 //! # Speed
 //! A stream has only 32 lanes, two vectors of AVX-512, each step of which waits for the one before. [`decode_many`]
-//! decodes several streams side by side, which is twice as fast. There are fast paths for AVX2 and AVX-512; NEON has no
-//! gather, and takes the scalar path.
+//! decodes several streams side by side, which is up to twice as fast. There are fast paths for AVX2 and AVX-512; NEON
+//! has no gather, and takes the scalar path.
 
 use crate::Error;
 

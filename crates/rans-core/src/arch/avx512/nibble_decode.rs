@@ -1,9 +1,9 @@
 //! The `nibble` codec, 64 lanes a vector.
 //!
-//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. All tables are in registers: a slot's symbol and
-//! rank are looked up by `vpermi2b`, a symbol's frequency by `vpshufb`. What limits the loop is the port for shuffles
-//! (one on Intel, two on AMD), so products are formed in even and odd lanes by logic instead of unpacking: ten shuffles
-//! and twenty-one instructions for 64 symbols.
+//! A lane's state lies in two byte planes, `lo` (the slot) and `hi`. All tables are in registers: a slot's entry (its
+//! symbol and a correction, see `nibble::DecodeTable`) is looked up by `vpermi2b`, a symbol's frequency by `vpshufb`.
+//! Intel has one port for shuffles, so products are formed in even and odd lanes by logic instead of unpacking; what then
+//! limits the loop is the number of operations (counted in `docs/measurements.md`).
 #![allow(unsafe_code)]
 
 use core::arch::x86_64::*;
