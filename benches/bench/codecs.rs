@@ -242,7 +242,14 @@ pub fn pairs(report: &mut Report, n: usize, time: Duration) {
         let decode = &decode;
         Contestant::new(name, 2 * n, move || decode(isa, at_once, &mut out))
     };
-    let rows: Vec<_> = Isa::all().flat_map(|isa| [(isa, 1), (isa, 4)]).map(row).collect();
+    // alone, and as many side by side as the path takes
+    let most = |isa: Isa| match isa.set() {
+        InstructionSet::Avx512 => vec![1, 4],
+        InstructionSet::Avx2 => vec![1, 2],
+        _ => vec![1],
+    };
+    let rows = Isa::all().flat_map(|isa| most(isa).into_iter().map(move |n| (isa, n)));
+    let rows: Vec<_> = rows.map(row).collect();
     let section = format!("Decode pairs: absmax int4 g32, {bits:.3} bits a weight coded");
     report.rates(&section, "G weights/s", &race(time, rows), Some("scalar, 1 at a time"));
 }

@@ -1,7 +1,7 @@
-//! `cargo xtask neon`: rans-core's NEON paths, built for 64-bit ARM and tested in an emulator.
+//! `cargo xtask neon`: the NEON paths of rans-core and ecq-cpu, built for 64-bit ARM and tested in an emulator.
 //!
-//! The tests are those without other crates: the library's own, and the suite that compares instruction sets. So they
-//! need no cargo, only a compiler with `std` for the target.
+//! rans-core's tests are those without other crates: the library's own, and the suite that compares instruction sets. So
+//! they need no cargo, only a compiler with `std` for the target. ecq-cpu's need cargo, and so rustup's target.
 
 use std::fs;
 use std::path::Path;
@@ -58,6 +58,31 @@ pub fn run() -> Result<Outcome> {
         run.args(["-L", LIBRARIES]).arg(folder.join(test)).arg("--quiet").env("ECQ_ISA", "neon");
         shell::run(&mut run)?;
     }
+    products()
+}
+
+/// ecq-cpu's products. Takes the emulator about a minute.
+fn products() -> Result<Outcome> {
+    if !shell::has_target(TARGET) {
+        let advice =
+            format!("ecq-cpu's tests on ARM: `rustup target add {TARGET}` installs a compiler for cargo");
+        return Outcome::not_run(advice);
+    }
+    let mut cargo = shell::cargo();
+    cargo.args([
+        "test",
+        "--package",
+        "ecq-cpu",
+        "--test",
+        "products",
+        "--test",
+        "floats",
+        "--target",
+        TARGET,
+    ]);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
+    cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", format!("{EMULATOR} -L {LIBRARIES}"));
+    shell::run(&mut cargo)?;
     Ok(Outcome::Done)
 }
 

@@ -7,6 +7,7 @@ use std::ops::Range;
 use ecq_format::Result;
 use ecq_format::directory::Codec;
 use ecq_format::escapes;
+use ecq_format::planes::{RawPlanes, join_i16, join_patterns};
 use ecq_format::reader::CodedTensor;
 use ecq_format::tile::TileParts;
 use ecq_quant::values::from_bytes;
@@ -16,7 +17,6 @@ use crate::activations::Activations;
 use crate::arch::{Codes, Panel, accumulate, join};
 use crate::scaling::Scaling;
 use crate::{BLOCK, LANES};
-use ecq_format::planes::{RawPlanes, join_i16, join_patterns};
 
 /// Most blocks of a panel: eight rows of so many take 16 KiB.
 const PANEL: usize = 32;

@@ -95,11 +95,13 @@ impl Panel<'_> {
 
 /// Codes of the weights of a tile from `first` on, with 1 to 4 raw bits.
 pub(crate) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
-    #[cfg(target_arch = "x86_64")]
-    if isa.set() == InstructionSet::Avx512 && first.is_multiple_of(8) && nibbles.len().is_multiple_of(BLOCK) {
-        return avx512::join(isa, planes, first, nibbles, codes);
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 if first.is_multiple_of(8) && nibbles.len().is_multiple_of(BLOCK) => {
+            avx512::join(isa, planes, first, nibbles, codes)
+        }
+        _ => join_i8(planes, first, nibbles, codes),
     }
-    join_i8(planes, first, nibbles, codes);
 }
 
 /// Adds the products of a panel: `sums` has 16 lanes for each vector of each row.
