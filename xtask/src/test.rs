@@ -59,7 +59,11 @@ const STEPS: [Step; 9] = [
         about: "rans-core's firmware: built for two ARM cores, run in an emulator",
         run: bare_metal::run,
     },
-    Step { name: "neon", about: "rans-core's and ecq-cpu's tests on 64-bit ARM, in an emulator", run: neon::run },
+    Step {
+        name: "neon",
+        about: "rans-core's and ecq-cpu's tests on 64-bit ARM, in an emulator",
+        run: neon::run,
+    },
     Step {
         name: "demo",
         about: "two real models through the whole pipeline, every promise checked",
