@@ -53,16 +53,21 @@ fn ggufs_come_back_byte_for_byte() {
     }
 }
 
+/// Converts a safetensors file without loss, and restores it.
+fn round_trip(source: &str, file: &str, back: &str, profile: &str) {
+    ok(&["convert", source, "-o", file, "--scheme", "lossless", "--profile", profile]);
+    look_at_lossless(file, source);
+    ok(&["restore", file, "-o", back]);
+    assert!(std::fs::read(source).unwrap() == std::fs::read(back).unwrap(), "{profile}");
+}
+
 #[test]
 fn a_safetensors_file_comes_back_byte_for_byte() {
     let source = fixture("tiny.safetensors");
     for profile in PROFILES {
         let folder = Folder::new();
         let (file, back) = (folder.at("model.ecq"), folder.at("back.safetensors"));
-        ok(&["convert", &source, "-o", &file, "--scheme", "lossless", "--profile", profile]);
-        look_at_lossless(&file, &source);
-        ok(&["restore", &file, "-o", &back]);
-        assert!(std::fs::read(&source).unwrap() == std::fs::read(&back).unwrap(), "{profile}");
+        round_trip(&source, &file, &back, profile);
     }
 }
 
@@ -72,10 +77,7 @@ fn floats_are_coded_and_come_back_byte_for_byte() {
     for profile in PROFILES {
         let folder = Folder::new();
         let (file, back) = (folder.at("model.ecq"), folder.at("back.safetensors"));
-        ok(&["convert", &source, "-o", &file, "--scheme", "lossless", "--profile", profile]);
-        look_at_lossless(&file, &source);
-        ok(&["restore", &file, "-o", &back]);
-        assert!(std::fs::read(&source).unwrap() == std::fs::read(&back).unwrap(), "{profile}");
+        round_trip(&source, &file, &back, profile);
         let json: Value = serde_json::from_str(&ok(&["inspect", &file, "--json"])).unwrap();
         assert_eq!(json["version"], 2);
         let coded = |name: &str| {

@@ -78,20 +78,7 @@ pub(super) fn accumulate(job: &Job<'_>, values: &[i8], scales: &[f32]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: (&[i8], &[f32])) {
-    for (m, vectors) in pieces(job.count, &[4, 2, 1]) {
-        let most: &[_] = if vectors == 1 { &[8, 4, 1] } else { &[4, 1] };
-        for (row, rows) in pieces(job.panel.rows, most) {
-            match (rows, vectors) {
-                (8, _) => run::<KIND, SCALES, 8, 1>(job, row, m, x),
-                (4, 1) => run::<KIND, SCALES, 4, 1>(job, row, m, x),
-                (4, 2) => run::<KIND, SCALES, 4, 2>(job, row, m, x),
-                (4, _) => run::<KIND, SCALES, 4, 4>(job, row, m, x),
-                (_, 1) => run::<KIND, SCALES, 1, 1>(job, row, m, x),
-                (_, 2) => run::<KIND, SCALES, 1, 2>(job, row, m, x),
-                _ => run::<KIND, SCALES, 1, 4>(job, row, m, x),
-            }
-        }
-    }
+    cut!(KIND, SCALES, job, x)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

@@ -1,6 +1,27 @@
 //! AVX-512 as Ice Lake and Zen 4 have it: a block of 64 columns is a vector of codes, its 16 dwords are the lanes.
 #![allow(unsafe_code)]
 
+/// Calls `run::<KIND, SCALES, R, M>(job, row, vector, x)` for pieces of R rows and M vectors whose sums registers hold. A
+/// macro, because `run` is another in each kernel's file.
+macro_rules! cut {
+    ($kind:ident, $scales:ident, $job:ident, $x:ident) => {
+        for (m, vectors) in pieces($job.count, &[4, 2, 1]) {
+            let most: &[_] = if vectors == 1 { &[8, 4, 1] } else { &[4, 1] };
+            for (row, rows) in pieces($job.panel.rows, most) {
+                match (rows, vectors) {
+                    (8, _) => run::<$kind, $scales, 8, 1>($job, row, m, $x),
+                    (4, 1) => run::<$kind, $scales, 4, 1>($job, row, m, $x),
+                    (4, 2) => run::<$kind, $scales, 4, 2>($job, row, m, $x),
+                    (4, _) => run::<$kind, $scales, 4, 4>($job, row, m, $x),
+                    (_, 1) => run::<$kind, $scales, 1, 1>($job, row, m, $x),
+                    (_, 2) => run::<$kind, $scales, 1, 2>($job, row, m, $x),
+                    _ => run::<$kind, $scales, 1, 4>($job, row, m, $x),
+                }
+            }
+        }
+    };
+}
+
 mod float;
 mod int8;
 mod join;
