@@ -6,11 +6,13 @@
 //! | weights in any float type, row by row | [`weights`] |
 //! | weights → levels and scales | [`quantize`] |
 //! | the step that meets a rate | [`rate`] |
+//! | scales in a file's form → numbers | [`groups`] |
 //! | levels and scales → weights | [`values`] |
 //! | rate and distortion, side by side | [`measure`] |
 #![forbid(unsafe_code)]
 
 mod error;
+pub mod groups;
 pub mod measure;
 pub mod quantize;
 pub mod rate;
