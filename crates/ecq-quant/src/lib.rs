@@ -6,10 +6,12 @@
 //! | weights in any float type, row by row | [`weights`] |
 //! | weights → levels and scales | [`quantize`] |
 //! | the step that meets a rate | [`rate`] |
+//! | rate against distortion, for sharing bits among tensors | [`curve`] |
 //! | levels and scales → weights | [`values`] |
 //! | rate and distortion, side by side | [`measure`] |
 #![forbid(unsafe_code)]
 
+pub mod curve;
 mod error;
 pub mod measure;
 pub mod quantize;
@@ -18,5 +20,6 @@ pub mod scheme;
 pub mod values;
 pub mod weights;
 
+pub use curve::Curve;
 pub use error::Error;
 pub use scheme::{Granularity, Scheme};
