@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tempfile::NamedTempFile;
 
-use crate::directory::{Blob, Coded, Directory, Extent, Role, SourceFile, TensorRecord};
+use crate::directory::{Blob, Coded, Directory, Extent, Part, Role, SourceFile, TensorRecord};
 use crate::encode::Encoder;
 use crate::side::Side;
 use crate::tile::ENTRY_BYTES;
@@ -184,7 +184,7 @@ impl Writer {
                 crc.update(&[0; 8][..(self.at - start) as usize - bytes.len()]);
             }
         }
-        self.record(head, Some(coded.clone()), crc.finalize());
+        self.record(head, Some(coded.clone()), None, crc.finalize());
         Ok(())
     }
 
@@ -200,14 +200,26 @@ impl Writer {
             None => vec![bytes.len()],
         };
         self.entry(head.name.into(), dtype.unwrap_or(Dtype::U8), shape, start)?;
-        self.record(head, None, crc32fast::hash(bytes));
+        self.record(head, None, None, crc32fast::hash(bytes));
         Ok(())
     }
 
-    fn record(&mut self, head: TensorHead<'_>, coded: Option<Coded>, crc: u32) {
+    /// Records a tensor whose bytes are side data of a coded one, in another form. `bytes` are those in the source.
+    ///
+    /// Errors: [`Error::Unstorable`] if there is no such coded tensor, or the name is taken.
+    pub fn part(&mut self, head: TensorHead<'_>, part: Part, bytes: &[u8]) -> Result<()> {
+        self.check_name(head.name)?;
+        if !self.tensors.iter().any(|t| t.name == part.of && t.coded.is_some()) {
+            return Err(self.unstorable(head.name, "it is part of a tensor that was not coded"));
+        }
+        self.record(head, None, Some(part), crc32fast::hash(bytes));
+        Ok(())
+    }
+
+    fn record(&mut self, head: TensorHead<'_>, coded: Option<Coded>, part: Option<Part>, crc: u32) {
         let TensorHead { name, shape, dtype, source } = head;
         let (name, shape, dtype) = (name.into(), shape.into(), dtype.into());
-        self.tensors.push(TensorRecord { name, shape, dtype, source, coded, crc });
+        self.tensors.push(TensorRecord { name, shape, dtype, source, coded, part, crc });
     }
 
     /// Stores a file or a part of one; compressed if that helps. Returns its index.
@@ -231,7 +243,7 @@ impl Writer {
     /// Tensors appear in the directory in the order of their place in the sources.
     pub fn finish(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
         self.tensors.sort_by_key(|t| (t.source.file, t.source.offset));
-        let version = self.tensors.iter().filter_map(|t| t.coded.as_ref()).map(Coded::version).max();
+        let version = self.tensors.iter().map(TensorRecord::version).max();
         let version = version.unwrap_or(1);
         let directory = Directory {
             version,

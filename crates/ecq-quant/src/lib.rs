@@ -7,12 +7,14 @@
 //! | weights → levels and scales | [`quantize`] |
 //! | the step that meets a rate | [`rate`] |
 //! | rate against distortion, for sharing bits among tensors | [`curve`] |
+//! | scales in a file's form → numbers | [`groups`] |
 //! | levels and scales → weights | [`values`] |
 //! | rate and distortion, side by side | [`measure`] |
 #![forbid(unsafe_code)]
 
 pub mod curve;
 mod error;
+pub mod groups;
 pub mod measure;
 pub mod quantize;
 pub mod rate;

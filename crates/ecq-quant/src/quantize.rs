@@ -204,7 +204,8 @@ impl<'a> Quantized<'a> {
 
     /// What turns the levels into weights.
     pub fn dequantizer(&self) -> Dequantizer {
-        Dequantizer::with(&self.values, self.weights.rows(), self.weights.cols(), &self.planes)
+        let shape = (self.weights.rows(), self.weights.cols());
+        Dequantizer::with(&self.values, self.plan.split.center, shape, &self.planes)
     }
 }
 
@@ -335,7 +336,7 @@ fn loop_to_rate<'a>(
     loop {
         let Rule::Uniform { step, between, .. } = rule else { unreachable!("a uniform rule stays one") };
         let bias = if between { 0.5 } else { 0.0 };
-        let values = Values { step: step.into(), bias, offset: 0.0, scales };
+        let values = Values { step: step.into(), bias, offset: 0.0, scales, codebook: None };
         let mut made = Quantized::build(scheme, weights, values, rule, planes.clone(), 0)?;
         let enough = tried.len() >= trials;
         let excess = if enough { 0.0 } else { made.coded_bits(profile)? / n - bits };
@@ -423,7 +424,7 @@ fn grouped<'a>(
     let (lowest, highest) = levels;
     let Some(size) = granularity.columns(weights.cols() as u64) else {
         let (step, offset) = fit(range.0, range.1);
-        let values = Values { step: step.into(), bias: 0.0, offset: offset.into(), scales: Scales::None };
+        let values = Values { step: step.into(), offset: offset.into(), ..Values::ONE };
         let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
         let (size, scale) = (weights.cols(), vec![step; weights.rows()]);
         let rule = Rule::Grouped { size, scale, min, lowest, highest };
@@ -449,7 +450,7 @@ fn grouped<'a>(
     let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
     let scale = stored.pop().unwrap_or_default();
     let scales = Scales::Group { size: size as u64, min: affine };
-    let values = Values { step: step.into(), bias: 0.0, offset: 0.0, scales };
+    let values = Values { step: step.into(), scales, ..Values::ONE };
     Quantized::build(
         scheme,
         weights,
