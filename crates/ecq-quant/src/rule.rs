@@ -13,6 +13,8 @@ pub(crate) enum Rule {
     Uniform(Steps, Factors),
     /// A scale (and a minimum) for each group of columns, as the file will have them; levels are clamped.
     Grouped { size: usize, scale: Vec<f32>, min: Vec<f32>, lowest: i32, highest: i32 },
+    /// A scale for each group of columns; the level is the number of thresholds that weight / scale reaches.
+    Listed { size: usize, scale: Vec<f32>, thresholds: [f32; 15] },
 }
 
 /// Factors of the step; empty for 1.
@@ -84,6 +86,7 @@ impl Rule {
         match self {
             Self::Uniform(steps, _) => raw_bits(steps.between),
             Self::Grouped { .. } => 0..=8,
+            Self::Listed { .. } => 0..=0,
         }
     }
 
@@ -101,6 +104,13 @@ impl Rule {
                 for (g, (out, weights)) in out.chunks_mut(*size).zip(weights.chunks(*size)).enumerate() {
                     let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
                     clamped(s, m, (*lowest, *highest), weights, out);
+                }
+            }
+            Self::Listed { size, scale, thresholds } => {
+                let first = r * weights.len().div_ceil(*size);
+                let groups = out.chunks_mut(*size).zip(weights.chunks(*size));
+                for ((out, weights), &s) in groups.zip(&scale[first..]) {
+                    listed(s, thresholds, weights, out);
                 }
             }
         }
@@ -164,6 +174,16 @@ fn levels(out: &mut [i32], longest: &[f32], steps: &Steps, x: impl Fn(usize) -> 
         *q = (magnitude ^ sign) - (sign & lone);
     }
     near
+}
+
+/// Levels of a group with this scale, by thresholds. A group of zeros has the level whose interval holds zero.
+#[multiversion(targets = "simd")]
+fn listed(scale: f32, thresholds: &[f32; 15], weights: &[f32], out: &mut [i32]) {
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    for (q, &w) in out.iter_mut().zip(weights) {
+        let x = w * inverse;
+        *q = thresholds.iter().map(|&t| i32::from(x >= t)).sum();
+    }
 }
 
 /// Levels of a group with this scale and minimum.
