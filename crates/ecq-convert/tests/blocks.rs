@@ -158,7 +158,7 @@ fn weights_of_a_model_of_other_tools_are_those_that_they_read() {
     assert!(std::fs::read(&back).unwrap() == std::fs::read(&source).unwrap());
 
     let opened = Source::open(&source, &SourceLimits::default()).unwrap();
-    let mut seen = Vec::new();
+    let (mut seen, mut coded) = (Vec::new(), 0);
     for (sum, name) in sums.lines().map(|line| line.split_once("  ").unwrap()) {
         let tensor = opened.tensors().iter().find(|t| t.name == name).unwrap();
         let Some(matrix) = SourceMatrix::new(&opened, tensor) else { continue };
@@ -168,8 +168,11 @@ fn weights_of_a_model_of_other_tools_are_those_that_they_read() {
         assert_eq!(sha256(&bytes), sum, "{name}");
         seen.extend(matrix.block());
         let check = verified.tensors.iter().find(|t| t.name == name).unwrap();
-        assert_eq!((check.scheme.as_str(), check.exact), (matrix.block().unwrap().scheme(), Some(true)));
+        assert_eq!(check.exact, Some(true), "{name}");
+        coded += usize::from(check.scheme == matrix.block().unwrap().scheme());
     }
+    // the matrices are small: codes of two bits, which are nearly all random, do not gain
+    assert!(coded >= 8, "only {coded} of {} are coded", seen.len());
     assert!(BlockType::ALL.iter().all(|kind| seen.contains(kind)), "only {seen:?}");
 }
 
