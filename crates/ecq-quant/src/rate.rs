@@ -19,11 +19,13 @@ use rayon::prelude::*;
 
 use crate::curve::Point;
 use crate::rule::{Factors, MAGNITUDES, Steps, raw_bits, uniform_row};
-use crate::sorted::{Cells, Sorted};
+use crate::sorted::{Cells, Sorted, packed};
 use crate::weights::Weights;
 
 /// Weights that the first search looks at, and the second: the rate of four million is that of all to 0.001 bit.
 pub(crate) const SAMPLES: [usize; 2] = [1 << 18, 1 << 22];
+/// Rows that a part of a sample has at least.
+const FEWEST_ROWS: usize = 16;
 /// Weights that a thread counts at a time.
 const PIECE: usize = 1 << 16;
 /// How near the search comes, in bits a weight.
@@ -57,6 +59,14 @@ impl Sample {
         Self { rows, weights: sample, cols }
     }
 
+    /// Every fourth row, of a sample that has enough of them.
+    pub fn part(&self) -> Self {
+        let every = if self.rows.len() >= 4 * FEWEST_ROWS { 4 } else { 1 };
+        let rows = self.rows.iter().copied().step_by(every).collect();
+        let weights = self.weights.chunks_exact(self.cols).step_by(every).flatten().copied().collect();
+        Self { rows, weights, cols: self.cols }
+    }
+
     /// Levels counted, and the sum of squared errors of values on or between the multiples.
     fn count(&self, steps: &Steps, factors: &Factors) -> (Histogram, f64) {
         let height = PIECE.div_ceil(self.cols);
@@ -74,7 +84,7 @@ impl Sample {
             let row = factors.of_row(r);
             weights.iter().enumerate().map(move |(c, w)| {
                 let factor = row * factors.of_column(c);
-                (w / factor, factor)
+                packed(w / factor, factor)
             })
         });
         Sorted::new(pairs.collect())
