@@ -219,17 +219,23 @@ impl Search {
     /// [`CODEBOOK_WORTH`] besides what their digits take.
     pub fn codebook(&self, steps: &Steps, center: i32) -> Option<Codebook> {
         let Cells { cells, error } = self.sorted.cells(steps);
-        let mut exact: [f32; 16] = std::array::from_fn(|i| (center + i as i32) as f32);
+        let index = |level: i32| usize::try_from(i64::from(level) - i64::from(center)).ok();
+        // level 0 has a cell on each side of zero
+        let mut sums = [[0.0; 2]; 16];
         for cell in &cells {
-            let value = usize::try_from(cell.level - center).ok().and_then(|i| exact.get_mut(i));
-            if let Some(value) = value {
-                *value = (cell.sums[1] / (cell.sums[0] * f64::from(steps.step))) as f32;
+            if let Some([factors, x]) = index(cell.level).and_then(|i| sums.get_mut(i)) {
+                *factors += cell.sums[0];
+                *x += cell.sums[1];
             }
         }
+        let exact: [f32; 16] = std::array::from_fn(|i| match sums[i] {
+            [0.0, _] => (i64::from(center) + i as i64) as f32,
+            [factors, x] => (x / (factors * f64::from(steps.step))) as f32,
+        });
         // few digits where that does not hurt
         let round = exact.map(|v| (v * 64.0).round() / 64.0);
         let [exact, round] = [exact, round].map(|values| {
-            let of = |q: i32| usize::try_from(q - center).ok().and_then(|i| values.get(i)).copied();
+            let of = |q: i32| index(q).and_then(|i| values.get(i)).copied();
             let error = self.sorted.error(steps, &cells, |q| of(q).map_or(q.into(), f64::from));
             (error, values)
         });

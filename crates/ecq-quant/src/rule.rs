@@ -167,7 +167,7 @@ fn levels(out: &mut [i32], steps: &Steps, x: impl Fn(usize) -> f32) -> bool {
     near
 }
 
-/// Thresholds outside, weights inside, so that a comparison is one of vectors.
+/// Thresholds outside, weights inside, and nothing checked: so a comparison is one of vectors.
 #[inline(always)]
 fn block(out: &mut [i32; BLOCK], steps: &Steps, x: [f32; BLOCK]) -> bool {
     let last = steps.thresholds[MAGNITUDES - 1];
@@ -175,16 +175,16 @@ fn block(out: &mut [i32; BLOCK], steps: &Steps, x: [f32; BLOCK]) -> bool {
     let mut magnitude: [i32; BLOCK] = std::array::from_fn(|i| whole(if far[i] > 0.0 { far[i] } else { 0.0 }));
     for t in steps.thresholds {
         for i in 0..BLOCK {
-            magnitude[i] += i32::from(x[i].abs() >= t);
+            magnitude[i] = magnitude[i].wrapping_add(i32::from(x[i].abs() >= t));
         }
     }
     // from !m to -m
     let lone = if steps.between { 0 } else { -1 };
     let mut near = true;
     for i in 0..BLOCK {
-        let sign = -i32::from(x[i] < 0.0);
+        let sign = i32::from(x[i] < 0.0).wrapping_neg();
         near &= x[i].abs() <= NEAR;
-        out[i] = (magnitude[i] ^ sign) - (sign & lone);
+        out[i] = (magnitude[i] ^ sign).wrapping_sub(sign & lone);
     }
     near
 }
