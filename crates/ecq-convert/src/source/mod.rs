@@ -7,6 +7,7 @@
 mod error;
 mod folder;
 mod gguf;
+pub mod packed;
 mod safetensors;
 
 use std::borrow::Cow;
@@ -20,6 +21,7 @@ use ecq_format::pattern::FloatFormat;
 
 pub use error::SourceError;
 use error::clip;
+use packed::{Joined, Role};
 
 /// Bounds on what is read from a file before its contents are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,6 +203,7 @@ pub struct Source {
     left_out: Vec<String>,
     tensors: Vec<SourceTensor>,
     architecture: Option<String>,
+    joined: Joined,
 }
 
 impl Source {
@@ -223,6 +226,7 @@ impl Source {
     fn from_file(path: &Path, name: String, limits: &SourceLimits) -> Result<Self, SourceError> {
         let map = map_file(path)?;
         let mut source = Self::empty(SourceKind::Safetensors);
+        let mut texts = Vec::new();
         let format = if map.starts_with(gguf::MAGIC) {
             source.kind = SourceKind::Gguf;
             let model = gguf::parse(path, &map, limits)?;
@@ -233,19 +237,24 @@ impl Source {
             let found = map[..map.len().min(4)].to_vec();
             return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
         } else {
-            source.tensors = safetensors::parse(path, &map, 0, limits)?;
+            let (tensors, found) = safetensors::parse(path, &map, 0, limits)?;
+            (source.tensors, texts) = (tensors, vec![found]);
             FileFormat::Safetensors
         };
         source.files.push(SourceFile { name, path: path.into(), format, map });
+        source.join(path.parent().unwrap_or(Path::new("")), &texts);
         Ok(source)
     }
 
     fn from_folder(plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
         let mut source = Self::empty(SourceKind::Folder);
+        let mut texts = Vec::new();
         for (file, name) in plan.shards.into_iter().enumerate() {
             let path = plan.folder.join(&name);
             let map = map_file(&path)?;
-            source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
+            let (mut tensors, found) = safetensors::parse(&path, &map, file, limits)?;
+            source.tensors.append(&mut tensors);
+            texts.push(found);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
             source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
         }
@@ -255,7 +264,16 @@ impl Source {
         }
         source.companions = plan.companions;
         source.left_out = plan.left_out;
+        source.join(&plan.folder, &texts);
         Ok(source)
+    }
+
+    /// Finds out which tensors are packed and belong together.
+    fn join(&mut self, folder: &Path, texts: &[packed::Texts]) {
+        // GGUF has its own types for that
+        if self.kind != SourceKind::Gguf {
+            self.joined = packed::join(&self.files, &self.tensors, folder, texts);
+        }
     }
 
     fn empty(kind: SourceKind) -> Self {
@@ -266,6 +284,7 @@ impl Source {
             left_out: Vec::new(),
             tensors: Vec::new(),
             architecture: None,
+            joined: Joined::default(),
         }
     }
 
@@ -297,6 +316,21 @@ impl Source {
     /// The `general.architecture` of a GGUF file.
     pub fn architecture(&self) -> Option<&str> {
         self.architecture.as_deref()
+    }
+
+    /// What one of this source's tensors is to those that are quantized already.
+    pub fn role(&self, tensor: &SourceTensor) -> Role<'_> {
+        self.joined.role(&tensor.name)
+    }
+
+    /// Remarks on packed tensors that are kept as they are, each kind of them once.
+    pub fn notes(&self) -> &[String] {
+        self.joined.notes()
+    }
+
+    /// Name of a tensor that looks like GPTQ's or AWQ's, if nothing in the source says how these are packed.
+    pub fn unexplained(&self) -> Option<&str> {
+        self.joined.unexplained()
     }
 
     /// The bytes of one of this source's tensors.
