@@ -28,6 +28,7 @@ pub struct Quantized<'a> {
 }
 
 /// How a weight becomes a level.
+#[derive(Clone)]
 pub(crate) enum Rule {
     /// Uniform steps, times a factor a row and a column if given; levels between the multiples of the step, or on them.
     Uniform { step: f32, between: bool, row: Vec<f32>, column: Vec<f32> },
@@ -40,6 +41,16 @@ impl Rule {
         for ((r, w), out) in rows.zip(weights.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
             self.row(r, w, out);
         }
+    }
+
+    /// A uniform rule with another step, 2^`octave`, and family of levels.
+    pub(crate) fn at(&self, octave: f64, on_halves: bool) -> Self {
+        let mut rule = self.clone();
+        if let Self::Uniform { step, between, .. } = &mut rule {
+            *step = (octave.exp2() as f32).max(f32::MIN_POSITIVE);
+            *between = on_halves;
+        }
+        rule
     }
 
     pub(crate) fn row(&self, r: usize, weights: &[f32], out: &mut [i32]) {
@@ -257,7 +268,7 @@ fn bounds(weights: &[f32]) -> (f32, f32, bool) {
 }
 
 /// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
-fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
+pub(crate) fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     let cols = weights.cols();
     let pieces = map_pieces(weights, |rows, w| {
         let (low, high, sound) = bounds(w);
@@ -277,14 +288,8 @@ fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
         .try_fold((f32::INFINITY, f32::NEG_INFINITY), |a, b| b.map(|b| (a.0.min(b.0), a.1.max(b.1))))
 }
 
-fn native<'a>(
-    scheme: Scheme,
-    weights: &'a dyn Weights,
-    profile: Profile,
-    bits: f64,
-    scaled: (bool, bool),
-    range: (f32, f32),
-) -> Result<Quantized<'a>, Error> {
+/// A rule of step 1 with these scales, and their planes.
+pub(crate) fn scaled(weights: &dyn Weights, scaled: (bool, bool)) -> (Rule, Vec<Vec<u8>>) {
     let (mut row, mut column, mut planes) = (Vec::new(), Vec::new(), Vec::new());
     let (rows_rms, columns_rms) = if scaled == (false, false) { Default::default() } else { rms(weights) };
     for (wanted, rms, factors) in [(scaled.0, rows_rms, &mut row), (scaled.1, columns_rms, &mut column)] {
@@ -294,12 +299,23 @@ fn native<'a>(
             planes.push(bytes);
         }
     }
+    (Rule::Uniform { step: 1.0, between: false, row, column }, planes)
+}
+
+fn native<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    profile: Profile,
+    bits: f64,
+    scaled: (bool, bool),
+    range: (f32, f32),
+) -> Result<Quantized<'a>, Error> {
+    let (rule, planes) = self::scaled(weights, scaled);
     let scales = match scaled {
         (false, false) => Scales::None,
         (row, column) => Scales::RowColumn { row, column },
     };
-    let mut rule = Rule::Uniform { step: 1.0, between: false, row, column };
-    rate::meet(weights, &mut rule, Side::new(&planes).bytes(), bits, profile, range.1.max(-range.0));
+    let rule = rate::meet(weights, rule, &planes, bits, profile, range.1.max(-range.0));
     loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
 }
 
