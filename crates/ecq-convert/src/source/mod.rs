@@ -332,9 +332,17 @@ impl Source {
         self.joined.notes()
     }
 
-    /// Name of a tensor that looks like GPTQ's or AWQ's, if nothing in the source says how these are packed.
-    pub fn unexplained(&self) -> Option<&str> {
-        self.joined.unexplained()
+    /// Checks that the source says how tensors that look like GPTQ's or AWQ's are packed, unless one is `kept`.
+    pub(crate) fn explained(&self, kept: impl Fn(&str) -> bool) -> Result<(), SourceError> {
+        match self.joined.unexplained().filter(|name| !kept(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let tensor = self.tensors.iter().find(|t| t.name == name);
+                let path = tensor.map_or(PathBuf::new(), |t| self.files[t.file].path.clone());
+                let path = path.parent().map_or(path.clone(), Path::to_path_buf);
+                Err(SourceError::Unexplained { path, tensor: clip(name) })
+            }
+        }
     }
 
     /// The bytes of one of this source's tensors.

@@ -26,7 +26,8 @@ pub(in crate::source) fn join(
     folder: &Path,
     texts: &[Texts],
 ) -> Joined {
-    let by_name: HashMap<&str, usize> = tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
+    let by_name: HashMap<&str, usize> =
+        tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     let mut finder = Finder { files, tensors, by_name, metadata: Metadata::default() };
     let families = finder.families();
     let mut joined = Joined::default();
@@ -46,7 +47,10 @@ pub(in crate::source) fn join(
         match made {
             Ok(packed) => {
                 let index = joined.all.len();
-                joined.places.extend(members.iter().map(|&i| (name(i), Place::Member)));
+                // whatever else has such a name has no use, and is no weights either
+                joined.places.extend(members.iter().map(|&i| (name(i), Place::Kept)));
+                let used = packed.parts.iter().chain(&packed.beside);
+                joined.places.extend(used.map(|&i| (name(i), Place::Member)));
                 joined.places.insert(name(family.main), Place::Main(index));
                 joined.all.push(packed);
             }
@@ -178,7 +182,8 @@ impl<'a> Finder<'a> {
             let (a, b) = (scales.dtype.name(), biases.dtype.name());
             return Err(format!("scales are {a} and biases {b}, expected the same type"));
         }
-        let wrong = || format!("its shape does not fit {} bits in groups of {}", layer.layout.bits(), layer.group);
+        let wrong =
+            || format!("its shape does not fit {} bits in groups of {}", layer.layout.bits(), layer.group);
         let (&words, outer) = main.shape.split_last().filter(|s| !s.1.is_empty()).ok_or_else(wrong)?;
         let cols = words.checked_mul(32 / layer.layout.bits() as u64).ok_or_else(wrong)?;
         let groups = scales.shape.last().copied().unwrap_or(0);
@@ -199,7 +204,8 @@ impl<'a> Finder<'a> {
         let (main, base) = (&self.tensors[family.main], family.base);
         let mut parts = vec![self.get(base, ".scales")?, self.get(base, ".qzeros")?];
         let [scales, zeros] = [parts[0], parts[1]].map(|i| &self.tensors[i]);
-        let wrong = |what: &str| format!("the shape of its {what} does not fit 4 bits and the group size given");
+        let wrong =
+            |what: &str| format!("the shape of its {what} does not fit 4 bits and the group size given");
         if [main, zeros].iter().any(|t| t.dtype.name() != "I32") {
             return Err("its integers are not I32".into());
         }

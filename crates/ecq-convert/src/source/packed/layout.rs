@@ -17,6 +17,9 @@ pub(super) const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 /// Nibbles in a word.
 pub(super) const NIBBLES: usize = 8;
 
+/// Most bytes of a tensor that is put together in memory as a whole: more than any has.
+const MOST_WHOLE: u64 = 1 << 32;
+
 /// How a tool packs levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
@@ -44,8 +47,10 @@ const ALL: [(Layout, &str); 5] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("level {level} is outside 0 to {highest}")]
 pub struct LevelError {
-    level: i32,
-    highest: i32,
+    /// The level.
+    pub level: i32,
+    /// The highest that fits.
+    pub highest: i32,
 }
 
 /// The words of some rows of a transposed tensor: `count` runs of `words` neighbouring words, `stride` words apart.
@@ -92,16 +97,18 @@ impl Layout {
         matches!(self, Self::Gptq4 | Self::Awq4)
     }
 
-    /// Whether rows begin and end at whole words.
+    /// Whether rows begin and end at whole words, and memory holds what must be held as a whole.
     pub fn fits(self, rows: u64, cols: u64) -> bool {
-        match self {
+        let most = if self.transposed() { MOST_WHOLE } else { u64::MAX };
+        let words = match self {
             Self::Mlx4 => cols.is_multiple_of(8),
             Self::Mlx8 => cols.is_multiple_of(4),
             // zero points are packed along the outputs
             Self::Gptq4 => cols.is_multiple_of(8) && rows.is_multiple_of(8),
             Self::Awq4 => rows.is_multiple_of(8),
             Self::Nf4 => cols.is_multiple_of(2),
-        }
+        };
+        words && self.bytes(rows, cols).is_some_and(|bytes| bytes <= most)
     }
 
     /// Bytes of the main tensor; `None` on overflow.

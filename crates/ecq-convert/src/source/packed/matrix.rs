@@ -16,6 +16,7 @@ pub struct PackedMatrix<'a> {
     grouping: Grouping,
     values: Values,
     bytes: &'a [u8],
+    parts: Vec<&'a [u8]>,
     /// Planes of its scales.
     planes: Vec<Vec<u8>>,
     dequantizer: Dequantizer,
@@ -42,7 +43,7 @@ impl<'a> PackedMatrix<'a> {
             predictor: None,
         };
         let dequantizer = Dequantizer::new(&coded, &planes);
-        Self { grouping, values: packed.values, bytes: source.data(tensor), planes, dequantizer }
+        Self { grouping, values: packed.values, bytes: source.data(tensor), parts, planes, dequantizer }
     }
 
     /// The scheme's name in files.
@@ -75,11 +76,15 @@ impl<'a> PackedMatrix<'a> {
     }
 
     /// Whether every part comes back from the planes byte for byte.
-    pub fn is_exact(&self, source: &Source, packed: &Packed) -> bool {
-        (0..).zip(&packed.parts).all(|(index, &i)| {
-            let bytes = source.data(&source.tensors()[i]);
-            self.grouping.part(&self.planes, index).is_some_and(|part| part == bytes)
-        })
+    pub fn is_exact(&self) -> bool {
+        (0..)
+            .zip(&self.parts)
+            .all(|(index, &bytes)| self.grouping.part(&self.planes, index).is_some_and(|part| part == bytes))
+    }
+
+    /// Bytes of the tensor and its parts in the source.
+    pub fn source_bytes(&self) -> u64 {
+        self.parts.iter().fold(self.bytes.len(), |sum, part| sum + part.len()) as u64
     }
 
     /// Writes the weights of whole rows.

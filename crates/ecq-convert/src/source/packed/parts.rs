@@ -280,7 +280,9 @@ mod tests {
             numbers[2 * (8 + 1)..][..2].copy_from_slice(&[0x34, 0x12]); // group 1 of output 1
             let zeros = [0u32, 7 << (4 * place)].map(u32::to_le_bytes).concat();
             let planes = grouping.planes(&[&numbers, &zeros]);
-            let at = |plane: &Vec<u8>| plane.iter().enumerate().filter(|p| *p.1 != 0).map(|p| (p.0, *p.1)).collect();
+            let at = |plane: &Vec<u8>| {
+                plane.iter().enumerate().filter(|p| *p.1 != 0).map(|p| (p.0, *p.1)).collect()
+            };
             let found: Vec<Vec<(usize, u8)>> = planes.iter().map(at).collect();
             assert_eq!(found, [[(3, 0x12)], [(3, 0x34)], [(3, 7)]], "{layout:?}");
         }
