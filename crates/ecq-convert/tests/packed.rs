@@ -85,7 +85,7 @@ fn lossless() -> Options {
 }
 
 fn lossy() -> Options {
-    Options::new(Treatment::Lossy(Scheme::ecq(4.5)))
+    Options::new(Treatment::Lossy(Scheme::ecq(3.5)))
 }
 
 /// Converts into a folder of its own.
@@ -107,7 +107,9 @@ fn comes_back(source: &Path, options: &Options) -> Inspection {
     let back = folder.path().join("back");
     restore(&reader, &back, None, false, &Silent).unwrap();
     for file in fs::read_dir(source).unwrap().map(|f| f.unwrap().file_name()) {
-        let (expected, found) = (fs::read(source.join(&file)).unwrap(), fs::read(back.join(&file)).unwrap());
+        // a lone file comes back as a file
+        let found = if back.is_dir() { back.join(&file) } else { back.clone() };
+        let (expected, found) = (fs::read(source.join(&file)).unwrap(), fs::read(found).unwrap());
         assert!(expected == found, "{source:?}: {file:?} is another");
     }
     let verified = verify(&reader, Some(source), &Silent).unwrap();
@@ -181,7 +183,7 @@ fn packed_models_can_be_quantized_anew() {
         assert!(found.tensors.iter().all(|t| !t.name.contains("quant_")), "{name}");
         let verified = verify(&reader, Some(&fixture(name)), &Silent).unwrap();
         let layer = verified.tensors.iter().find(|t| t.name == main).unwrap();
-        assert!(layer.sqnr_db.unwrap() > 20.0, "{name}: {:?} dB", layer.sqnr_db);
+        assert!(layer.sqnr_db.unwrap() > 17.0, "{name}: {:?} dB", layer.sqnr_db);
         let back = weights(&reader, folder.path());
         assert_eq!(back[&main].len(), 4 * 128 * 512 / if name == "mlx8" { 2 } else { 1 });
         let analysis = analyze(&fixture(name), &Silent).unwrap();
