@@ -90,7 +90,8 @@ fn model(folder: &Path) -> PathBuf {
 
 fn converted(source: &Path, treatment: Treatment, profile: Profile) -> Reader {
     let file = source.with_extension("ecq");
-    convert(source, &file, &Options { treatment, profile, overwrite: true }, &Silent).unwrap();
+    convert(source, &file, &Options { profile, overwrite: true, ..Options::new(treatment) }, &Silent)
+        .unwrap();
     Reader::open(&file, Limits::default()).unwrap()
 }
 
