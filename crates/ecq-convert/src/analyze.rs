@@ -98,6 +98,8 @@ pub fn schemes() -> Vec<Scheme> {
 /// Analyzes a model. Errors: those of reading it; NaN or infinite weights.
 pub fn analyze(input: &Path, progress: &dyn Progress) -> Result<Analysis> {
     let source = Source::open(input, &SourceLimits::default())?;
+    source.explained(|_| false)?;
+    source.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let name = input.file_name().unwrap_or_default().to_string_lossy();
     progress.begin(&format!("analyzing {name}"), source.tensors().iter().map(|t| t.len).sum());
     let mut analysis = Analysis { tensors: Vec::new(), pooled: Vec::new(), plain: Vec::new() };
@@ -156,10 +158,10 @@ fn one(
     }
     Ok(TensorAnalysis {
         name: tensor.name.clone(),
-        shape: tensor.shape.clone(),
+        shape: matrix.shape().to_vec(),
         dtype: tensor.dtype.name().into(),
         weights,
-        source_bits: 8.0 * tensor.len as f64 / weights as f64,
+        source_bits: 8.0 * matrix.source_bytes() as f64 / weights as f64,
         schemes: all,
     })
 }
