@@ -83,6 +83,16 @@ pub enum Error {
         /// The difference.
         why: String,
     },
+    /// No tensor of the source is wanted.
+    #[error("{}: none of the {tensors} tensors has a name that is asked for; the first is '{first}'", path.display())]
+    NoneWanted {
+        /// The source.
+        path: PathBuf,
+        /// How many tensors it has.
+        tensors: usize,
+        /// The name of the first.
+        first: String,
+    },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Cancelled,
