@@ -48,7 +48,7 @@ pub fn write(
     scales: Scales,
 ) -> Result<u64> {
     let shape = [rows as u64, levels.cols as u64];
-    let values = Values { step: 0.015625, bias: 0.0, offset: 0.0, scales };
+    let values = Values { step: 0.015625, scales, ..Values::ONE };
     let counts = histogram(levels, rows, levels.cols, 0);
     let plan = Plan::cheapest(&counts, raw_bits).expect("there are levels");
     let encoder = Encoder::new("bench", &shape, values, Profile::Cpu, &plan, levels).expect("a valid tensor");

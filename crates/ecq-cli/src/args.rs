@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ecq_convert::rates::Choice;
 
 use crate::report::memory::Memory;
 
@@ -68,12 +69,25 @@ pub struct Convert {
     /// The .ecq file to write
     #[arg(long, short)]
     pub output: PathBuf,
-    /// What to do with the weights [default: ecq with --bits, else lossless for GGUF, ecq for others]
+    /// What to do with the weights [default: ecq with --bits, --sqnr or --size, else lossless for GGUF, ecq for others]
     #[arg(long)]
     pub scheme: Option<SchemeName>,
-    /// Bits a weight of the ecq scheme, all costs of the tensors included [default: 4.5]
-    #[arg(long, value_name = "RATE")]
+    /// ecq: bits a weight of all tensors together, all their costs included [default: 4.5]
+    #[arg(long, value_name = "RATE", group = "target")]
     pub bits: Option<f64>,
+    /// ecq: signal to quantization noise of all weights together, in dB
+    #[arg(long, value_name = "DB", group = "target")]
+    pub sqnr: Option<f64>,
+    /// ecq: size of the whole file, as 80MB, 1.5GB, 900MiB or bytes; never more
+    #[arg(long, value_name = "SIZE", group = "target", value_parser = size)]
+    pub size: Option<u64>,
+    /// ecq: a JSON file of tensor names and factors by which their errors count
+    #[arg(long, value_name = "FILE")]
+    pub sensitivities: Option<PathBuf>,
+    /// Treat tensors whose names match a glob differently: PATTERN=keep, =lossless, =4.5 (bits), =25dB, =absmax4:32 …;
+    /// may be given several times, the last that matches counts
+    #[arg(long = "tensor", value_name = "PATTERN=WHAT", value_parser = rule)]
+    pub tensors: Vec<(String, Choice)>,
     /// Weights that share a scale, for affine4, absmax4 and int8: a number of columns, "row" or "tensor"
     /// [default: tensor for affine4, 32 for absmax4, row for int8]
     #[arg(long, value_name = "N|row|tensor", value_parser = group)]
@@ -163,12 +177,49 @@ pub enum Float {
 }
 
 fn group(text: &str) -> Result<ecq_quant::Granularity, String> {
-    match text {
-        "row" => Ok(ecq_quant::Granularity::Row),
-        "tensor" => Ok(ecq_quant::Granularity::Tensor),
-        n => match n.parse() {
-            Ok(n) if n > 0 => Ok(ecq_quant::Granularity::Group(n)),
-            _ => Err("expected a positive number of columns, \"row\" or \"tensor\"".into()),
-        },
+    text.parse()
+}
+
+fn rule(text: &str) -> Result<(String, Choice), String> {
+    // a pattern may have an equals sign, what is done may not
+    let (pattern, choice) = text.rsplit_once('=').ok_or("expected PATTERN=WHAT, such as '*embed*=keep'")?;
+    Ok((pattern.into(), choice.parse()?))
+}
+
+/// Bytes: a number, and a unit of a thousand or 1,024.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("'{text}' is no size; expected one such as 80MB, 1.5GB, 900MiB or a number of bytes");
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" => 1e3,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "tb" | "t" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1048576.0,
+        "gib" => 1073741824.0,
+        "tib" => 1099511627776.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = (number * unit).round();
+    if (1.0..9e15).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("80MB"), Ok(80_000_000));
+        assert_eq!(size("1.5 GiB"), Ok(1_610_612_736));
+        assert_eq!(size("4096"), Ok(4096));
+        for wrong in ["", "MB", "80XB", "-3MB", "0", "1.2.3MB", "1e30"] {
+            assert!(size(wrong).unwrap_err().contains("expected"), "{wrong}");
+        }
     }
 }

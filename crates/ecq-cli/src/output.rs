@@ -4,8 +4,9 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use anyhow::Result;
-use ecq_convert::convert::Treatment;
+use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::inspect::Inspection;
+use ecq_convert::rates::Target;
 use ecq_convert::restore::Restored;
 use ecq_convert::verify::{TensorCheck, Verification};
 use serde::Serialize;
@@ -45,11 +46,16 @@ pub fn clean(name: &str, width: usize) -> String {
     }
 }
 
-pub fn converted(path: &Path, treatment: Treatment, i: &Inspection, seconds: f64) -> Result<()> {
+pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -> Result<()> {
     let t = &i.totals;
-    let what = match treatment {
+    let what = match &options.treatment {
         Treatment::Lossless => "lossless".to_owned(),
         Treatment::Lossy(scheme) => scheme.to_string(),
+        Treatment::Shared(control) => match control.target {
+            Target::Bits(bits) => format!("ecq at {bits} bits a weight"),
+            Target::Sqnr(db) => format!("ecq at {db} dB"),
+            Target::Size(bytes) => format!("ecq within {}", mb(bytes)),
+        },
     };
     let coded = i.tensors.iter().filter(|t| t.scheme != "plain").count();
     let mut out = stdout().lock();

@@ -5,10 +5,13 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ecq_convert::convert::{Options, Treatment};
+use ecq_convert::rates::rules::SQNR;
+use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
 use ecq_convert::source::{Source, SourceKind, SourceLimits};
 use ecq_convert::{convert, inspect, restore, verify};
 use ecq_format::encode::Profile;
 use ecq_format::{Limits, Reader};
+use ecq_quant::scheme::BITS;
 use ecq_quant::{Granularity, Scheme};
 
 use crate::args::{self, Args, Command, SchemeName};
@@ -71,7 +74,8 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
         args::Profile::Cpu => Profile::Cpu,
         args::Profile::Gpu => Profile::Gpu,
     };
-    let options = Options { treatment, profile, overwrite: args.force };
+    let rules = Rules::new(args.tensors.iter().cloned())?;
+    let options = Options { treatment, rules, profile, overwrite: args.force };
     let start = Instant::now();
     convert::convert_source(&source, &args.output, &options, bar)?;
     bar.finish();
@@ -80,39 +84,51 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     if args.json {
         return output::json(&inspection);
     }
-    if quiet { Ok(()) } else { output::converted(&args.output, treatment, &inspection, seconds) }
+    if quiet { Ok(()) } else { output::converted(&args.output, &options, &inspection, seconds) }
 }
 
 /// Options that do not go together are refused before any work.
 fn check(args: &args::Convert) -> Result<()> {
-    let scheme = args.scheme.or(args.bits.map(|_| SchemeName::Ecq));
-    let grouped = matches!(scheme, Some(SchemeName::Affine4 | SchemeName::Absmax4 | SchemeName::Int8));
-    let native = matches!(scheme, None | Some(SchemeName::Ecq));
-    if args.bits.is_some() && scheme != Some(SchemeName::Ecq) {
-        bail!("--bits is for --scheme ecq; the other schemes have the rate that they have");
+    let grouped = matches!(args.scheme, Some(SchemeName::Affine4 | SchemeName::Absmax4 | SchemeName::Int8));
+    if args.scheme.is_some_and(|s| s != SchemeName::Ecq) && native_options(args) {
+        bail!(
+            "--bits, --sqnr, --size, --sensitivities, --row-scales and --column-scales are for --scheme ecq; the other \
+             schemes have the rate that they have"
+        );
     }
     if args.group.is_some() && !grouped {
         bail!("--group is for --scheme affine4, absmax4 and int8");
     }
-    if (args.row_scales || args.column_scales) && !native {
-        bail!("--row-scales and --column-scales are for --scheme ecq");
+    if let Some(bits) = args.bits.filter(|bits| !BITS.contains(bits)) {
+        bail!("--bits {bits}: expected {} to {} bits a weight", BITS.start(), BITS.end());
+    }
+    if let Some(db) = args.sqnr.filter(|db| !SQNR.contains(db)) {
+        bail!("--sqnr {db}: expected {} to {} dB", SQNR.start(), SQNR.end());
     }
     Ok(())
 }
 
+/// Whether an option is given that only the native scheme has.
+fn native_options(args: &args::Convert) -> bool {
+    let target = args.bits.is_some() || args.sqnr.is_some() || args.size.is_some();
+    target || args.sensitivities.is_some() || args.row_scales || args.column_scales
+}
+
 fn treatment(args: &args::Convert, kind: SourceKind) -> Result<Treatment> {
-    let scaled = args.row_scales || args.column_scales;
     let name = args.scheme.unwrap_or(match kind {
-        SourceKind::Gguf if args.bits.is_none() && !scaled => SchemeName::Lossless,
+        SourceKind::Gguf if !native_options(args) => SchemeName::Lossless,
         _ => SchemeName::Ecq,
     });
     let scheme = match name {
         SchemeName::Lossless => return Ok(Treatment::Lossless),
-        SchemeName::Ecq => Scheme::Ecq {
-            bits: args.bits.unwrap_or(DEFAULT_BITS),
-            row_scales: args.row_scales,
-            column_scales: args.column_scales,
-        },
+        SchemeName::Ecq => {
+            let (sqnr, size) = (args.sqnr.map(Target::Sqnr), args.size.map(Target::Size));
+            let target = sqnr.or(size).unwrap_or(Target::Bits(args.bits.unwrap_or(DEFAULT_BITS)));
+            let sensitivities = args.sensitivities.as_deref().map(Sensitivities::read).transpose()?;
+            let (row_scales, column_scales) = (args.row_scales, args.column_scales);
+            let sensitivities = sensitivities.unwrap_or_default();
+            return Ok(Treatment::Shared(RateControl { target, sensitivities, row_scales, column_scales }));
+        }
         SchemeName::Affine4 => Scheme::Affine4(args.group.unwrap_or(Granularity::Tensor)),
         SchemeName::Absmax4 => Scheme::Absmax4(args.group.unwrap_or(Granularity::Group(32))),
         SchemeName::Int8 => Scheme::Int8(args.group.unwrap_or(Granularity::Row)),

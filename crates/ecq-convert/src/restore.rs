@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ecq_format::directory::{Role, SourceFile, TensorRecord, matrix};
+use ecq_format::directory::{Part, Role, SourceFile, TensorRecord, matrix};
 use ecq_format::ordered::ordered;
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Dtype, Reader, staging};
@@ -281,12 +281,18 @@ fn tensor_bytes(
     record: &TensorRecord,
     mut sink: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
+    let inconsistent =
+        |why: String| Error::Inconsistent { path: reader.path().into(), name: record.name.clone(), why };
     let tensor = match reader.load(record)? {
         Tensor::Plain(bytes) => return sink(bytes),
         Tensor::Coded(tensor) => tensor,
+        Tensor::Part(part) => {
+            let bytes = part_bytes(reader, part)?;
+            let bytes = bytes.filter(|bytes| crc32fast::hash(bytes) == record.crc);
+            let why = || inconsistent(format!("'{}' does not hold its bytes", part.of));
+            return sink(&bytes.ok_or_else(why)?);
+        }
     };
-    let inconsistent =
-        |why: String| Error::Inconsistent { path: reader.path().into(), name: record.name.clone(), why };
     let coded = tensor.coded();
     if coded.pattern.is_some() {
         return floats(&tensor, sink);
@@ -298,6 +304,12 @@ fn tensor_bytes(
         |rows, levels, out| packer.pack(rows, levels, out).map_err(|e| inconsistent(e.to_string())),
         |bytes: &Vec<u8>| sink(bytes),
     )
+}
+
+/// The bytes that a tensor had which is part of another; `None` if that one has no such part.
+fn part_bytes(reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
+    let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
+    Ok(Packer::new(whole.coded(), &whole.side()?).and_then(|packer| packer.part(part.index)))
 }
 
 /// Decodes the levels of all tiles in parallel, through `map`, and hands the results to `sink` in order. `map` writes over
@@ -336,7 +348,7 @@ fn lossy_file(
     progress: &dyn Progress,
 ) -> Result<()> {
     let mut all: Vec<(&TensorRecord, Dtype, Option<Float>)> =
-        reader.directory().tensors.iter().map(|t| target(t, float)).collect();
+        reader.directory().tensors.iter().filter(|t| t.part.is_none()).map(|t| target(t, float)).collect();
     all.sort_by_key(|(_, dtype, _)| std::cmp::Reverse(dtype.bitsize()));
     let mut at = 0usize;
     let mut entries = Vec::new();
@@ -416,6 +428,8 @@ fn weights(
             })
         }
         (Tensor::Plain(bytes), _) => sink(bytes),
+        // its tensor has the weights
+        (Tensor::Part(_), _) => Ok(()),
         // bit patterns come back in their own type without a detour
         (Tensor::Coded(tensor), Some(to))
             if tensor.coded().pattern.is_some() && Float::named(&record.dtype) == Some(to) =>

@@ -135,7 +135,7 @@ impl<'a> BlockTensor<'a> {
     pub fn values(&self) -> Values {
         let scales = Scales::Group { size: self.block.weights() as u64, min: self.block.params() == 2 };
         let bias = if self.block == BlockType::Q4_0 { -8.0 } else { 0.0 };
-        Values { step: 1.0, bias, offset: 0.0, scales }
+        Values { bias, scales, ..Values::ONE }
     }
 }
 
@@ -180,6 +180,11 @@ impl Packer {
             |p: &[Vec<u8>]| p[0].iter().zip(&p[1]).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
         let fits = coded.values.scales == scales && cols.is_multiple_of(block.weights());
         fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
+    }
+
+    /// The bytes of a tensor that the source stores beside the codes; `None` if the scheme has no such part.
+    pub fn part(&self, _index: u32) -> Option<Vec<u8>> {
+        None // a block has all of its parameters in it
     }
 
     /// Writes the bytes of whole rows of levels over `out`. Error: a level that the block cannot hold.

@@ -87,7 +87,8 @@ impl Model {
     }
 
     fn convert(&self, treatment: Treatment, profile: Profile) -> Reader {
-        let (file, options) = (self.at("model.ecq"), Options { treatment, profile, overwrite: true });
+        let file = self.at("model.ecq");
+        let options = Options { profile, overwrite: true, ..Options::new(treatment) };
         let len = convert(&self.source, &file, &options, &Silent).unwrap();
         assert_eq!(len, std::fs::metadata(&file).unwrap().len());
         open(&file)
@@ -305,8 +306,7 @@ fn an_outlier_does_not_take_the_rest_with_it() {
 #[test]
 fn weights_that_would_overflow_are_refused() {
     let model = Model::new(64, 96, &[f32::MAX; 64 * 96]);
-    let options =
-        Options { treatment: Treatment::Lossy(Scheme::ecq(3.5)), profile: Profile::Cpu, overwrite: true };
+    let options = Options { overwrite: true, ..Options::new(Treatment::Lossy(Scheme::ecq(3.5))) };
     let refused = convert(&model.at("model.safetensors"), &model.at("x.ecq"), &options, &Silent).unwrap_err();
     assert!(refused.to_string().contains("2^120"), "{refused}");
 }

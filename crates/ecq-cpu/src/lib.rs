@@ -19,7 +19,7 @@
 //! # }
 //! # let folder = tempfile::tempdir()?;
 //! # let path = folder.path().join("model.ecq");
-//! # let values = Values { step: 0.5, bias: 0.0, offset: 0.0, scales: Scales::None };
+//! # let values = Values { step: 0.5, ..Values::ONE };
 //! # let plan = Plan::cheapest(&histogram(&Ones, 8, 64, 0), 0..=0).ok_or("no levels")?;
 //! # let encoder = Encoder::new("ecq", &[8, 64], values, Profile::Cpu, &plan, &Ones)?;
 //! # let mut writer = Writer::create(&path, false, 0)?;

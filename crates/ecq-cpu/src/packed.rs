@@ -57,6 +57,12 @@ impl Packed {
                 tensor.unsupported(format!("{why}; multiply from the coded form, or decode the tensor"))
             );
         }
+        if scaling.by_weight() {
+            let why = "codebooks, predicted levels and scattered groups have no packed integers";
+            return Err(
+                tensor.unsupported(format!("{why}; multiply from the coded form, or decode the tensor"))
+            );
+        }
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
         let pitch = cols.next_multiple_of(2 * BLOCK);
         let mut escapes = Vec::new();

@@ -1,4 +1,4 @@
-//! What stands between levels and weights: `w = step * (s * (q + bias) + m) + offset`, arranged for products.
+//! What stands between levels and weights: `w = step * (s * t + m) + offset`, where t is mostly `q + bias`, arranged for products.
 //!
 //! With codes d = q - center, a row of a product is
 //! `step * (sum of s * (d + center + bias) * x + m * x) + offset * sum of x`: kernels compute the sum in the middle, row
@@ -7,11 +7,11 @@
 use std::sync::Arc;
 
 use ecq_format::Result;
-use ecq_format::directory::{Coded, Scales, Values};
+use ecq_format::directory::{Scales, Values};
 use ecq_format::pattern::Pattern;
 use ecq_format::reader::CodedTensor;
+use ecq_quant::groups as values;
 use ecq_quant::values::{from_bits, octaves};
-use half::f16;
 
 use crate::activations::Activations;
 use crate::{BLOCK, LANE, LANES};
@@ -23,6 +23,9 @@ pub(crate) struct Scaling {
     center: i32,
     /// Set if the weights are floats by their bit patterns; then there are no scales.
     pub pattern: Option<Pattern>,
+    bias: f32,
+    codebook: Option<[f32; 16]>,
+    predicted: bool,
     step: f32,
     offset: f32,
     /// One a row, or none.
@@ -44,33 +47,32 @@ pub(crate) struct Groups {
     pub size: usize,
     /// Groups in a row.
     pub per_row: usize,
-    /// binary16 numbers of all rows, and filling of 16.
-    pub scale: Vec<u16>,
+    /// Numbers of all rows, and filling of 16.
+    pub scale: Vec<f32>,
     /// Likewise, or empty.
-    pub min: Vec<u16>,
+    pub min: Vec<f32>,
     /// For each block of 64 columns: its first group in the row, and for each lane of four columns the group from there.
     /// Columns that are filling belong to the row's last group.
     pub lanes: Vec<(u32, [i32; LANES])>,
+    /// The group of each column where it does not follow from `size`, else empty.
+    of_column: Vec<u16>,
 }
 
 impl Groups {
-    fn new(coded: &Coded, size: u64, planes: &[Vec<u8>]) -> Self {
-        let (cols, size) = (coded.cols as usize, size as usize);
-        let per_row = cols.div_ceil(size);
-        let halves = |planes: &[Vec<u8>]| -> Vec<u16> {
-            let [high, low] = planes else { return Vec::new() };
-            let pairs = high.iter().zip(low).map(|(&high, &low)| u16::from_be_bytes([high, low]));
-            pairs.chain([0; LANES]).collect()
-        };
+    fn new(groups: values::Groups, cols: usize) -> Self {
+        let values::Groups { size, per_row, mut scale, mut min, of_column } = groups;
+        scale.extend([0.0; LANES]);
+        if !min.is_empty() {
+            min.extend([0.0; LANES]);
+        }
         let lanes = |block: usize| {
             let first = (block * BLOCK / size).min(per_row - 1);
             let group = |lane: usize| ((block * BLOCK + lane * LANE) / size).min(per_row - 1) - first;
             (first as u32, std::array::from_fn(|lane| group(lane) as i32))
         };
         let blocks = cols.next_multiple_of(2 * BLOCK) / BLOCK;
-        let (scale, min) = planes.split_at(planes.len().min(2));
         let lanes = (0..blocks).map(lanes).collect();
-        Self { size, per_row, scale: halves(scale), min: halves(min), lanes }
+        Self { size, per_row, scale, min, lanes, of_column }
     }
 
     /// Whether all columns of a lane belong to the same group.
@@ -80,9 +82,12 @@ impl Groups {
 
     /// s and m of a weight.
     pub fn of(&self, row: usize, col: usize) -> (f32, f32) {
-        let at = row * self.per_row + (col / self.size).min(self.per_row - 1);
-        let number = |all: &[u16]| all.get(at).map_or(0.0, |&bits| f16::from_bits(bits).to_f32());
-        (number(&self.scale), number(&self.min))
+        let group = match self.of_column.get(col) {
+            Some(&group) => group.into(),
+            None => (col / self.size).min(self.per_row - 1),
+        };
+        let at = row * self.per_row + group;
+        (self.scale[at], self.min.get(at).copied().unwrap_or(0.0))
     }
 }
 
@@ -91,7 +96,7 @@ impl Scaling {
     pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
         let coded = tensor.coded();
         let planes = tensor.side()?;
-        let Values { step, bias, offset, scales } = coded.values;
+        let Values { step, bias, offset, scales, codebook } = coded.values;
         let (mut row, mut columns, mut groups) = (Vec::new(), Vec::new(), None);
         match scales {
             Scales::None => {}
@@ -100,7 +105,10 @@ impl Scaling {
                 row = if by_row { planes.next().unwrap_or_default() } else { row };
                 columns = if by_column { planes.next().unwrap_or_default() } else { columns };
             }
-            Scales::Group { size, .. } => groups = Some(Groups::new(coded, size, &planes)),
+            grouped => {
+                let (rows, cols) = (coded.rows as usize, coded.cols as usize);
+                groups = values::Groups::new(&grouped, rows, cols, &planes).map(|g| Groups::new(g, cols));
+            }
         }
         let zero = (f64::from(coded.center) + bias) as f32;
         Ok(Self {
@@ -108,12 +116,37 @@ impl Scaling {
             cols: coded.cols as usize,
             center: coded.center,
             pattern: coded.pattern,
+            bias: bias as f32,
+            codebook: codebook.map(|book| book.0),
+            predicted: coded.predictor.is_some(),
             step: step as f32,
             offset: offset as f32,
             row,
             columns: columns.into(),
             terms: Terms { zero, groups },
         })
+    }
+
+    /// Whether levels must become numbers one by one: they are predicted, in a codebook, or their groups are scattered.
+    pub fn by_weight(&self) -> bool {
+        let scattered = self.terms.groups.as_ref().is_some_and(|groups| !groups.of_column.is_empty());
+        self.predicted || self.codebook.is_some() || scattered
+    }
+
+    /// `s * t + m` of neighbouring weights of a row, from `col` on: what kernels for weights multiply. Step, row scales and
+    /// offset come in [`Self::finish`], column scales are in the vectors.
+    pub fn weights(&self, row: usize, col: usize, levels: &[i32], out: &mut [f32]) {
+        for (out, &level) in out.iter_mut().zip(levels) {
+            let code = i64::from(level) - i64::from(self.center);
+            let value = self.codebook.as_ref().zip(usize::try_from(code).ok()).and_then(|(b, i)| b.get(i));
+            *out = value.copied().unwrap_or(level as f32 + self.bias);
+        }
+        if let Some(groups) = &self.terms.groups {
+            for (i, out) in out[..levels.len()].iter_mut().enumerate() {
+                let (s, m) = groups.of(row, col + i);
+                *out = s * *out + m;
+            }
+        }
     }
 
     /// Panics if a product of this shape makes no sense.
@@ -139,7 +172,7 @@ impl Scaling {
     pub fn finish(&self, row: usize, x: &Activations, sums: &[f32], escapes: &[f32], out: &mut [f32]) {
         let scale = self.step * self.row.get(row).copied().unwrap_or(1.0);
         // kernels for integers leave this to the end where they can
-        let zero = if self.leaves_zero(x) { self.terms.zero } else { 0.0 };
+        let zero = if self.leaves_zero(x) && !self.by_weight() { self.terms.zero } else { 0.0 };
         for (m, (out, lanes)) in out.iter_mut().zip(sums.as_chunks::<LANES>().0).enumerate() {
             let mut sum = add_lanes(lanes) + escapes.get(m).copied().unwrap_or(0.0);
             if zero != 0.0 {

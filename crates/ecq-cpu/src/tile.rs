@@ -29,6 +29,7 @@ const ROWS: usize = 8;
 #[derive(Default)]
 struct Scratch {
     nibbles: Vec<u8>,
+    levels: Vec<i32>,
     bytes: Vec<i8>,
     words: Vec<i16>,
     /// Bit patterns of a row of a panel, and the weights of a panel.
@@ -86,6 +87,12 @@ pub(crate) fn multiply(
     let (coded, rows) = (tensor.coded(), tensor.rows(index));
     let weights = rows.len() * scaling.cols;
     let run = |scratch: &mut Scratch| -> std::result::Result<(), String> {
+        if scaling.by_weight() {
+            scratch.levels.resize(weights, 0);
+            tensor.decoder().decode(bytes, entry, &mut scratch.levels)?;
+            by_weight(isa, scaling, rows.clone(), x, scratch, out);
+            return Ok(());
+        }
         let parts = TileParts::new(bytes, entry, coded.split(), weights)?;
         let planes = RawPlanes::new(coded.raw_bits, weights, parts.raw)?;
         let (raw_bits, first, rows) = (coded.raw_bits, rows.start, rows.len());
@@ -106,6 +113,31 @@ pub(crate) fn multiply(
         }
     };
     SCRATCH.with_borrow_mut(run).map_err(|why| tensor.corrupt(index, why))
+}
+
+/// Multiplies some rows whose levels are decoded, weight by weight. For the kinds of tensors that no kernel knows.
+fn by_weight(
+    isa: Isa,
+    scaling: &Scaling,
+    rows: Range<usize>,
+    x: &Activations,
+    scratch: &mut Scratch,
+    out: &mut [f32],
+) {
+    let Scratch { levels, weights, sums, .. } = scratch;
+    let (cols, count) = (scaling.cols, x.count());
+    let all = cols.div_ceil(BLOCK);
+    weights.clear();
+    weights.resize(all * BLOCK, 0.0); // columns that are filling stay zero
+    for ((row, levels), out) in rows.zip(levels.chunks_exact(cols)).zip(out.chunks_exact_mut(count)) {
+        scaling.weights(row, 0, levels, weights);
+        sums.clear();
+        sums.resize(count * LANES, 0.0);
+        let codes = Codes::F32(weights);
+        let panel = Panel { codes, pitch: all * BLOCK, rows: 1, block: 0, blocks: all, row, row_step: 1 };
+        accumulate(isa, &panel, x, &scaling.terms, sums);
+        scaling.finish(row, x, sums, &[], out);
+    }
 }
 
 impl Tile<'_> {

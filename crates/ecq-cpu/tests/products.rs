@@ -12,7 +12,7 @@ mod reference;
 
 use common::Draw;
 use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
-use ecq_format::directory::{Codec, Scales};
+use ecq_format::directory::{Codec, Min, NumberFormat, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::reader::CodedTensor;
 use reference::{Case, with_model, with_tensor};
@@ -60,6 +60,15 @@ fn all_scales(cols: usize) -> Vec<Scales> {
             all.extend((size <= cols as u64).then_some(Scales::Group { size, min }));
         }
     }
+    for format in [NumberFormat::F16, NumberFormat::Bf16, NumberFormat::F32] {
+        for min in [Min::None, Min::Number, Min::Zero] {
+            all.push(Scales::Numbers { size: 32, format, min, mapped: false });
+        }
+    }
+    for (size, supers, bias) in [(32, 8, 0), (16, 16, -128), (16, 2, -32)] {
+        all.push(Scales::Nested { size, supers, bias, min: bias == 0 });
+    }
+    all.push(Scales::Lookup { size: 64, supers: 5, offset: 0.125 });
     all
 }
 

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::levels::{MAX_CENTER, MAX_RAW_BITS, MAX_RAW_BITS_V1, Split};
 use crate::pattern::Pattern;
+use crate::predict::Predictor;
+pub use crate::scales::{Codebook, Min, NumberFormat, Scales, Values};
 
 /// Most weights in a tile. Bounds what a reader must allocate for one.
 pub const MAX_TILE_WEIGHTS: u64 = 1 << 24;
@@ -87,8 +89,29 @@ pub struct TensorRecord {
     /// Coded, or stored as it was: `None`, with the CRC-32 of the entry in `crc`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub coded: Option<Coded>,
-    /// CRC-32 of the plain entry, or of index, tables and side data of a coded tensor, in that order.
+    /// Set if its bytes are side data of another tensor, in another form; then it is not coded and has no entry.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub part: Option<Part>,
+    /// CRC-32 of the plain entry, of a part's bytes in the source, or of index, tables and side data of a coded tensor, in
+    /// that order.
     pub crc: u32,
+}
+
+/// Where the bytes of a tensor are that a source stores beside the codes of another: scales, zero points.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Name of the coded tensor.
+    pub of: String,
+    /// Which of the parts that its scheme has.
+    pub index: u32,
+}
+
+impl TensorRecord {
+    /// The version of the format that this record needs.
+    pub fn version(&self) -> u32 {
+        self.coded.as_ref().map_or(if self.part.is_some() { 3 } else { 1 }, Coded::version)
+    }
 }
 
 /// A range of a source file.
@@ -126,6 +149,9 @@ pub struct Coded {
     /// Set if levels stand for the bit patterns of floats; `values` is then [`Values::ONE`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub pattern: Option<Pattern>,
+    /// Set if what is coded are the differences of levels of 8 bits from a prediction.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub predictor: Option<Predictor>,
 }
 
 /// Wire codec of the nibble plane.
@@ -138,50 +164,6 @@ pub enum Codec {
     BytePairs,
 }
 
-/// From level q to weight: `w = step * (s * (q + bias) + m) + offset`, in that order, in f32.
-///
-/// s and m are 1 and 0, or come from `scales`.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
-#[serde(deny_unknown_fields)]
-pub struct Values {
-    /// Factor of everything; an f32 value written as the f64 that equals it.
-    pub step: f64,
-    /// 0; 0.5 where levels lie between the multiples of the step; -8 for codes around 8.
-    pub bias: f64,
-    /// Added at the end; an f32 value.
-    pub offset: f64,
-    /// Where s and m come from.
-    pub scales: Scales,
-}
-
-impl Values {
-    /// Weights are levels.
-    pub const ONE: Self = Self { step: 1.0, bias: 0.0, offset: 0.0, scales: Scales::None };
-}
-
-/// Where scales come from. Their bytes are the planes of the side data, in the order given here.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum Scales {
-    /// s = 1, m = 0. No side data.
-    None,
-    /// s = row\[r\] * column\[c\], each `2^((byte - 128) / 8)` or 1 where absent. A plane of bytes for each present.
-    RowColumn {
-        /// One byte a row.
-        row: bool,
-        /// One byte a column.
-        column: bool,
-    },
-    /// s is the binary16 of the weight's group of `size` columns in a row (the last group of a row may be
-    /// shorter), m is 0 or a second binary16. Planes: high bytes of all s, low bytes of all s, then of all m.
-    Group {
-        /// Columns of a group.
-        size: u64,
-        /// Whether there is an m.
-        min: bool,
-    },
-}
-
 impl Coded {
     /// The split of the levels.
     pub fn split(&self) -> Split {
@@ -190,7 +172,9 @@ impl Coded {
 
     /// The version of the format that this tensor needs.
     pub fn version(&self) -> u32 {
-        if self.pattern.is_some() || self.raw_bits > MAX_RAW_BITS_V1 { 2 } else { 1 }
+        let floats = self.pattern.is_some() || self.raw_bits > MAX_RAW_BITS_V1;
+        let own = if self.predictor.is_some() { 3 } else { 1 + u32::from(floats) };
+        own.max(self.values.version())
     }
 
     /// Number of weights.
@@ -214,29 +198,6 @@ impl Coded {
         first..first + self.rows_of_tile(tile as u64) as usize
     }
 
-    /// Groups in a row, and binary16 numbers a group; zeros without group scales.
-    pub fn groups(&self) -> (u64, u64) {
-        match self.values.scales {
-            Scales::Group { size, min } => (self.cols.div_ceil(size), 1 + u64::from(min)),
-            _ => (0, 0),
-        }
-    }
-
-    /// Lengths of the planes of the side data.
-    pub fn side_planes(&self) -> Vec<usize> {
-        let lengths = match self.values.scales {
-            Scales::None => vec![],
-            Scales::RowColumn { row, column } => {
-                [(row, self.rows), (column, self.cols)].iter().filter(|p| p.0).map(|p| p.1).collect()
-            }
-            Scales::Group { .. } => {
-                let (groups, params) = self.groups();
-                vec![groups * self.rows; 2 * params as usize]
-            }
-        };
-        lengths.into_iter().map(|n| n as usize).collect()
-    }
-
     /// Checks every field against its range, and against the shape of the tensor.
     pub fn check(&self, shape: &[u64]) -> Result<(), String> {
         let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
@@ -255,23 +216,17 @@ impl Coded {
         if self.raw_bits > MAX_RAW_BITS || self.center.unsigned_abs() > MAX_CENTER as u32 {
             return Err(format!("{} raw bits around {}", self.raw_bits, self.center));
         }
-        let v = &self.values;
-        if [v.step, v.bias, v.offset].iter().any(|&x| !x.is_finite() || f64::from(x as f32) != x) {
-            return Err("step, bias or offset is not a finite f32".into());
-        }
+        self.values.check(self.split(), cols)?;
         if let Some(pattern) = self.pattern {
             pattern.check(self.split())?;
-            if *v != Values::ONE {
+            if self.values != Values::ONE {
                 return Err("values beside a pattern".into());
             }
         }
-        match v.scales {
-            Scales::Group { size, .. } if size == 0 || size > cols => {
-                Err(format!("groups of {size} columns in rows of {cols}"))
-            }
-            Scales::RowColumn { row: false, column: false } => Err("neither row nor column scales".into()),
-            _ => Ok(()),
+        if self.predictor.is_some() && self.pattern.is_some() {
+            return Err("a predictor beside a pattern".into());
         }
+        Ok(())
     }
 }
 

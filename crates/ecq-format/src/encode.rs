@@ -11,6 +11,7 @@ use crate::levels::Split;
 use crate::ordered::ordered;
 use crate::pattern::Pattern;
 use crate::plan::{Histogram, Plan};
+use crate::predict::Predictor;
 use crate::tile::{Frequencies, TileEncoder, TileEntry, TileInput, count_pairs};
 
 /// Where levels come from.
@@ -139,13 +140,22 @@ impl<'a> Encoder<'a> {
             }
         };
         let scheme = scheme.into();
-        let coded = Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern };
+        let predictor = None;
+        let coded =
+            Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor };
         coded.check(shape)?;
         let freqs = match codec {
             Codec::Nibble(_) => Frequencies::Nibble(plan.freqs),
             Codec::BytePairs => Frequencies::Pairs(Box::new(pair_frequencies(&coded, plan, input)?)),
         };
         Ok(Self { coded, plan, input, freqs })
+    }
+
+    /// Declares the levels to be [`Differences`](crate::predict::Differences) in tiles of this encoder's height.
+    #[must_use]
+    pub fn predicted(mut self, predictor: Option<Predictor>) -> Self {
+        self.coded.predictor = predictor;
+        self
     }
 
     /// How the tensor is coded.

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | integer levels → nibble, raw bits, escapes | [`levels`] |
 //! | bit patterns of floats → levels | [`pattern`] |
+//! | levels of 8 bits → differences from a prediction | [`predict`] |
 //! | many of them at once | [`planes`] |
 //! | histogram of the levels → the cheapest split, the frequencies | [`plan`] |
 //! | a tile of levels or bit patterns → bytes, and back | [`tile`] |
@@ -28,7 +29,9 @@ pub mod ordered;
 pub mod pattern;
 pub mod plan;
 pub mod planes;
+pub mod predict;
 pub mod reader;
+mod scales;
 pub mod side;
 pub mod staging;
 pub mod tile;
@@ -41,4 +44,4 @@ pub use safetensors::Dtype;
 pub use writer::Writer;
 
 /// The newest version of the format, and the last that is read. Files are written in the oldest that can say them.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;

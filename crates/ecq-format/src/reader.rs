@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
-use crate::directory::{Coded, Directory, Role, TensorRecord, matrix};
+use crate::directory::{Coded, Directory, Part, Role, TensorRecord, matrix};
 use crate::tile::{ENTRY_BYTES, Frequencies, TileDecoder, TileEntry};
 use crate::writer::{METADATA_KEY, SEAL, blob_name, check_name, entry_names};
 use crate::{Error, Mapped, Result, VERSION, side};
@@ -183,6 +183,14 @@ impl Reader {
             return Err(wrong("its place in the source is outside the source".into()));
         }
         check_name(&tensor.name).map_err(|why| wrong(why.into()))?;
+        let version = || {
+            let (needs, is) = (tensor.version(), self.directory.version);
+            let why = format!("needs version {needs}, the file is of version {is}");
+            if needs > is { Err(wrong(why)) } else { Ok(()) }
+        };
+        if let Some(part) = &tensor.part {
+            return version().and_then(|()| self.check_part(tensor, part)).map(|()| 0);
+        }
         let Some(coded) = &tensor.coded else {
             let entry = self.named(&tensor.name, &tensor.name)?;
             let typed = serde_json::to_value(entry.dtype).is_ok_and(|name| name == tensor.dtype.as_str())
@@ -195,13 +203,7 @@ impl Reader {
             };
         };
         coded.check(&tensor.shape).map_err(wrong)?;
-        if coded.version() > self.directory.version {
-            return Err(wrong(format!(
-                "needs version {}, the file is of version {}",
-                coded.version(),
-                self.directory.version
-            )));
-        }
+        version()?;
         let bytes = coded.pattern.map(|p| coded.weights().checked_mul(p.format.bytes() as u64));
         if bytes.is_some_and(|n| n != Some(tensor.source.len)) {
             return Err(wrong(format!("floats of {} bytes in the source", tensor.source.len)));
@@ -223,6 +225,15 @@ impl Reader {
         }
         parts.iter().try_for_each(|part| self.entry(&tensor.name, part).map(drop))?;
         Ok(parts.len() + 1)
+    }
+
+    fn check_part(&self, tensor: &TensorRecord, part: &Part) -> Result<()> {
+        let whole = self.by_name.get(&part.of).map(|&i| &self.directory.tensors[i]);
+        if tensor.coded.is_some() || whole.is_none_or(|t| t.coded.is_none()) {
+            let why = format!("a part of '{}', which is no other, coded tensor", part.of);
+            return Err(self.corrupt(&tensor.name, "directory", why));
+        }
+        Ok(())
     }
 
     fn named(&self, name: &str, entry: &str) -> Result<&Entry> {
@@ -278,6 +289,7 @@ impl Reader {
     pub fn stored_parts(&self, tensor: &TensorRecord) -> Vec<(&'static str, u64)> {
         let len = |name: &String| self.entries.get(name).map_or(0, |e| e.range.len() as u64);
         match tensor.coded {
+            _ if tensor.part.is_some() => Vec::new(),
             Some(_) => ["tiles", "index", "tables", "side"]
                 .into_iter()
                 .zip(entry_names(&tensor.name).iter().map(len))
@@ -297,6 +309,9 @@ impl Reader {
     pub fn load<'a>(&'a self, record: &'a TensorRecord) -> Result<Tensor<'a>> {
         let name = &record.name;
         let wrong = |part: &str| self.corrupt(name, part, "its checksum is wrong");
+        if let Some(part) = &record.part {
+            return Ok(Tensor::Part(part));
+        }
         let Some(coded) = &record.coded else {
             let bytes = self.entry_bytes(name, name)?;
             return if crc32fast::hash(bytes) == record.crc {
@@ -400,6 +415,8 @@ pub enum Tensor<'a> {
     Plain(&'a [u8]),
     /// Coded.
     Coded(Box<CodedTensor<'a>>),
+    /// Side data of another tensor, in another form.
+    Part(&'a Part),
 }
 
 /// A coded tensor: tiles in any order, from any thread.
@@ -495,6 +512,10 @@ impl<'a> CodedTensor<'a> {
         if lengths.is_empty() {
             return Ok(Vec::new());
         }
-        side::decode(self.side, &lengths).map_err(|why| self.reader.corrupt(self.name, "side data", why))
+        let planes = side::decode(self.side, &lengths).and_then(|planes| {
+            self.coded.values.scales.check_planes(self.coded.cols, &planes)?;
+            Ok(planes)
+        });
+        planes.map_err(|why| self.reader.corrupt(self.name, "side data", why))
     }
 }

@@ -15,6 +15,7 @@ use crate::plan::Plan;
 use crate::planes::{
     Cut, RawPlanes, fill4, join_i32, join_patterns, raw_bytes, split_levels, split_patterns,
 };
+use crate::predict::Predictor;
 
 /// What the index says of a tile. 12 bytes in the file: three little-endian u32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -296,6 +297,7 @@ enum DecodeTable {
 pub struct TileDecoder {
     split: Split,
     pattern: Option<Pattern>,
+    predictor: Option<Predictor>,
     cols: usize,
     table: DecodeTable,
 }
@@ -312,7 +314,8 @@ impl TileDecoder {
                 unreachable!("frequencies are read for their codec")
             }
         };
-        Self { split: coded.split(), pattern: coded.pattern, cols: coded.cols as usize, table }
+        let (pattern, predictor, cols) = (coded.pattern, coded.predictor, coded.cols as usize);
+        Self { split: coded.split(), pattern, predictor, cols, table }
     }
 
     /// Decodes the levels of a tile, row by row, into `levels` (whole rows). The error says what is corrupt.
@@ -333,6 +336,9 @@ impl TileDecoder {
                 all = Err(format!("level {level} has no bit pattern"));
             }
         })?;
+        if let Some(predictor) = self.predictor {
+            predictor.restore(self.cols, levels);
+        }
         all
     }
 

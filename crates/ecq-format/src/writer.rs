@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tempfile::NamedTempFile;
 
-use crate::directory::{Blob, Coded, Directory, Extent, Role, SourceFile, TensorRecord};
+use crate::directory::{Blob, Coded, Directory, Extent, Part, Role, SourceFile, TensorRecord};
 use crate::encode::Encoder;
 use crate::side::Side;
 use crate::tile::ENTRY_BYTES;
@@ -184,7 +184,7 @@ impl Writer {
                 crc.update(&[0; 8][..(self.at - start) as usize - bytes.len()]);
             }
         }
-        self.record(head, Some(coded.clone()), crc.finalize());
+        self.record(head, Some(coded.clone()), None, crc.finalize());
         Ok(())
     }
 
@@ -200,20 +200,31 @@ impl Writer {
             None => vec![bytes.len()],
         };
         self.entry(head.name.into(), dtype.unwrap_or(Dtype::U8), shape, start)?;
-        self.record(head, None, crc32fast::hash(bytes));
+        self.record(head, None, None, crc32fast::hash(bytes));
         Ok(())
     }
 
-    fn record(&mut self, head: TensorHead<'_>, coded: Option<Coded>, crc: u32) {
+    /// Records a tensor whose bytes are side data of a coded one, in another form. `bytes` are those in the source.
+    ///
+    /// Errors: [`Error::Unstorable`] if there is no such coded tensor, or the name is taken.
+    pub fn part(&mut self, head: TensorHead<'_>, part: Part, bytes: &[u8]) -> Result<()> {
+        self.check_name(head.name)?;
+        if !self.tensors.iter().any(|t| t.name == part.of && t.coded.is_some()) {
+            return Err(self.unstorable(head.name, "it is part of a tensor that was not coded"));
+        }
+        self.record(head, None, Some(part), crc32fast::hash(bytes));
+        Ok(())
+    }
+
+    fn record(&mut self, head: TensorHead<'_>, coded: Option<Coded>, part: Option<Part>, crc: u32) {
         let TensorHead { name, shape, dtype, source } = head;
         let (name, shape, dtype) = (name.into(), shape.into(), dtype.into());
-        self.tensors.push(TensorRecord { name, shape, dtype, source, coded, crc });
+        self.tensors.push(TensorRecord { name, shape, dtype, source, coded, part, crc });
     }
 
     /// Stores a file or a part of one; compressed if that helps. Returns its index.
     pub fn blob(&mut self, name: &str, role: Role, bytes: &[u8]) -> Result<usize> {
-        let packed =
-            zstd::bulk::compress(bytes, ZSTD_LEVEL).map_err(Error::io(&self.path, "compress for"))?;
+        let packed = pack(bytes).map_err(Error::io(&self.path, "compress for"))?;
         let zstd = packed.len() < bytes.len();
         let stored = if zstd { &packed[..] } else { bytes };
         let start = self.at;
@@ -229,9 +240,14 @@ impl Writer {
     /// Writes the header and gives the file its name. Returns the length of the file.
     ///
     /// Tensors appear in the directory in the order of their place in the sources.
-    pub fn finish(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
+    pub fn finish(self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
+        self.seal(sources, lossless)?.publish()
+    }
+
+    /// [`Self::finish`] without the name: the length of the file is known, and it can still be dropped.
+    pub fn seal(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<Sealed> {
         self.tensors.sort_by_key(|t| (t.source.file, t.source.offset));
-        let version = self.tensors.iter().filter_map(|t| t.coded.as_ref()).map(Coded::version).max();
+        let version = self.tensors.iter().map(TensorRecord::version).max();
         let version = version.unwrap_or(1);
         let directory = Directory {
             version,
@@ -259,8 +275,7 @@ impl Writer {
             shift_data(&mut file, self.reserved, header.len() as u64).map_err(io("write"))?;
         }
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&header)).map_err(io("write"))?;
-        staging::finish(file, &path, self.overwrite)?;
-        Ok(header.len() as u64 + self.at)
+        Ok(Sealed { bytes: header.len() as u64 + self.at, file, path, overwrite: self.overwrite })
     }
 
     /// Length, JSON and blanks up to the data, which begins at a multiple of 64.
@@ -283,6 +298,36 @@ impl Writer {
         let mut header = (json.len() as u64).to_le_bytes().to_vec();
         header.extend(json);
         Ok(header)
+    }
+}
+
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(bytes, ZSTD_LEVEL)
+}
+
+/// Bytes that a blob takes in a file.
+pub fn blob_bytes(bytes: &[u8]) -> std::io::Result<u64> {
+    Ok(pack(bytes)?.len().min(bytes.len()) as u64)
+}
+
+/// A whole file that has no name yet; dropped, nothing of it is left.
+pub struct Sealed {
+    file: NamedTempFile,
+    path: PathBuf,
+    overwrite: bool,
+    bytes: u64,
+}
+
+impl Sealed {
+    /// Length of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the file its name. Returns its length. Errors: [`Error::Exists`], [`Error::Io`].
+    pub fn publish(self) -> Result<u64> {
+        staging::finish(self.file, &self.path, self.overwrite)?;
+        Ok(self.bytes)
     }
 }
 

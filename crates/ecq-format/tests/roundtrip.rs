@@ -66,7 +66,7 @@ prop_compose! {
     ) -> Coded {
         let (scales, planes) = scales(rows, cols, scaled, seed);
         let step = if step.is_finite() { step } else { 1.0 };
-        let values = Values { step: step.into(), bias: 0.5, offset: offset.into(), scales };
+        let values = Values { step: step.into(), bias: 0.5, offset: offset.into(), scales, codebook: None };
         let profile = if gpu { Profile::Gpu } else { Profile::Cpu };
         let (name, shape) = (format!("t{seed}"), shape(rows, cols, seed));
         let matrix = matrix(rows, cols, center, kind, seed);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{Coded, Draw, Floats, Matrix, Model, Part, floats, one_of_everything, read};
-use ecq_format::directory::{Scales, Values};
+use ecq_format::directory::{Min, NumberFormat, Scales, Values};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
 use serde_json::{Value, json};
@@ -50,25 +50,72 @@ fn octave(byte: u8) -> f32 {
     2f64.powf((f64::from(byte) - 128.0) / 8.0) as f32
 }
 
-fn weights(t: &Coded) -> Vec<f32> {
+/// A number from its bytes in planes from `first` on.
+fn number(format: NumberFormat, planes: &[Vec<u8>], first: usize, at: usize) -> f32 {
+    let byte = |i: usize| planes[first + i][at];
+    match format {
+        NumberFormat::F16 => half(byte(0), byte(1)),
+        NumberFormat::Bf16 => f32::from_be_bytes([byte(0), byte(1), 0, 0]),
+        NumberFormat::F32 => f32::from_be_bytes([byte(0), byte(1), byte(2), byte(3)]),
+    }
+}
+
+/// s and m of a weight.
+fn scale_and_min(t: &Coded, r: usize, c: usize) -> (f32, f32) {
     let (cols, planes) = (t.matrix.cols, &t.planes);
-    let scale_and_min = |r: usize, c: usize| match t.values.scales {
+    let groups = |size: u64| cols.div_ceil(size as usize);
+    let group = |size: u64| r * groups(size) + c / size as usize;
+    match t.values.scales {
         Scales::None => (1.0, 0.0),
         Scales::RowColumn { row, column } => {
             let of_row = if row { octave(planes[0][r]) } else { 1.0 };
             (of_row * if column { octave(planes[usize::from(row)][c]) } else { 1.0 }, 0.0)
         }
         Scales::Group { size, min } => {
-            let group = r * cols.div_ceil(size as usize) + c / size as usize;
-            let number = |i: usize| half(planes[i][group], planes[i + 1][group]);
-            (number(0), if min { number(2) } else { 0.0 })
+            let of = |first| number(NumberFormat::F16, planes, first, group(size));
+            (of(0), if min { of(2) } else { 0.0 })
         }
-    };
-    let Values { step, bias, offset, .. } = t.values;
+        Scales::Numbers { size, format, min, mapped } => {
+            let at = if mapped {
+                let last = planes.len() - 2;
+                r * groups(size) + usize::from(u16::from_be_bytes([planes[last][c], planes[last + 1][c]]))
+            } else {
+                group(size)
+            };
+            let s = number(format, planes, 0, at);
+            match min {
+                Min::None => (s, 0.0),
+                Min::Number => (s, number(format, planes, format.bytes(), at)),
+                Min::Zero => (s, -(s * f32::from(planes[format.bytes()][at]))),
+            }
+        }
+        Scales::Nested { size, supers, bias, min } => {
+            let own = r * groups(size).div_ceil(supers as usize) + c / size as usize / supers as usize;
+            let of = |first| number(NumberFormat::F16, planes, first, own);
+            let code = i32::from(planes[0][group(size)]) + bias;
+            if min {
+                (of(2) * code as f32, -(of(4) * f32::from(planes[1][group(size)])))
+            } else {
+                (of(1) * code as f32, 0.0)
+            }
+        }
+        Scales::Lookup { size, supers, offset } => {
+            let at = group(size);
+            let table = number(NumberFormat::F32, planes, 1, planes[0][at].into());
+            (table * number(NumberFormat::F32, planes, 5, at / supers as usize) + offset as f32, 0.0)
+        }
+    }
+}
+
+fn weights(t: &Coded) -> Vec<f32> {
+    let cols = t.matrix.cols;
+    let Values { step, bias, offset, codebook, .. } = t.values;
     let all = t.matrix.levels.iter().enumerate();
     all.map(|(position, &q)| {
-        let (s, m) = scale_and_min(position / cols, position % cols);
-        step as f32 * (s * (q as f32 + bias as f32) + m) + offset as f32
+        let (s, m) = scale_and_min(t, position / cols, position % cols);
+        let listed = codebook.filter(|_| (t.center..t.center + 16).contains(&q));
+        let value = listed.map_or(q as f32 + bias as f32, |book| book.0[(q - t.center) as usize]);
+        step as f32 * (s * value + m) + offset as f32
     })
     .collect()
 }
@@ -155,7 +202,8 @@ fn tensor(
     if kind == 5 {
         planes[3] = planes[1].iter().map(|b| b / 2).collect(); // so that a context pays
     }
-    let values = Values { step: f64::from(0.1f32), bias: -8.0, offset: f64::from(0.3f32), scales };
+    let values =
+        Values { step: f64::from(0.1f32), bias: -8.0, offset: f64::from(0.3f32), scales, codebook: None };
     let shape = vec![rows as u64, cols as u64];
     Coded { name, shape, matrix, profile, center: 0, raw_bits: raw..=raw, values, planes }
 }

@@ -28,6 +28,7 @@ pub struct Quantized<'a> {
 }
 
 /// How a weight becomes a level.
+#[derive(Clone)]
 pub(crate) enum Rule {
     /// Uniform steps, times a factor a row and a column if given; levels between the multiples of the step, or on them.
     Uniform { step: f32, between: bool, row: Vec<f32>, column: Vec<f32> },
@@ -40,6 +41,16 @@ impl Rule {
         for ((r, w), out) in rows.zip(weights.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
             self.row(r, w, out);
         }
+    }
+
+    /// A uniform rule with another step, 2^`octave`, and family of levels.
+    pub(crate) fn at(&self, octave: f64, on_halves: bool) -> Self {
+        let mut rule = self.clone();
+        if let Self::Uniform { step, between, .. } = &mut rule {
+            *step = (octave.exp2() as f32).max(f32::MIN_POSITIVE);
+            *between = on_halves;
+        }
+        rule
     }
 
     pub(crate) fn row(&self, r: usize, weights: &[f32], out: &mut [i32]) {
@@ -193,7 +204,8 @@ impl<'a> Quantized<'a> {
 
     /// What turns the levels into weights.
     pub fn dequantizer(&self) -> Dequantizer {
-        Dequantizer::with(&self.values, self.weights.rows(), self.weights.cols(), &self.planes)
+        let shape = (self.weights.rows(), self.weights.cols());
+        Dequantizer::with(&self.values, self.plan.split.center, shape, &self.planes)
     }
 }
 
@@ -256,7 +268,7 @@ fn bounds(weights: &[f32]) -> (f32, f32, bool) {
 }
 
 /// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
-fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
+pub(crate) fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     let cols = weights.cols();
     let pieces = map_pieces(weights, |rows, w| {
         let (low, high, sound) = bounds(w);
@@ -276,14 +288,8 @@ fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
         .try_fold((f32::INFINITY, f32::NEG_INFINITY), |a, b| b.map(|b| (a.0.min(b.0), a.1.max(b.1))))
 }
 
-fn native<'a>(
-    scheme: Scheme,
-    weights: &'a dyn Weights,
-    profile: Profile,
-    bits: f64,
-    scaled: (bool, bool),
-    range: (f32, f32),
-) -> Result<Quantized<'a>, Error> {
+/// A rule of step 1 with these scales, and their planes.
+pub(crate) fn scaled(weights: &dyn Weights, scaled: (bool, bool)) -> (Rule, Vec<Vec<u8>>) {
     let (mut row, mut column, mut planes) = (Vec::new(), Vec::new(), Vec::new());
     let (rows_rms, columns_rms) = if scaled == (false, false) { Default::default() } else { rms(weights) };
     for (wanted, rms, factors) in [(scaled.0, rows_rms, &mut row), (scaled.1, columns_rms, &mut column)] {
@@ -293,12 +299,23 @@ fn native<'a>(
             planes.push(bytes);
         }
     }
+    (Rule::Uniform { step: 1.0, between: false, row, column }, planes)
+}
+
+fn native<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    profile: Profile,
+    bits: f64,
+    scaled: (bool, bool),
+    range: (f32, f32),
+) -> Result<Quantized<'a>, Error> {
+    let (rule, planes) = self::scaled(weights, scaled);
     let scales = match scaled {
         (false, false) => Scales::None,
         (row, column) => Scales::RowColumn { row, column },
     };
-    let mut rule = Rule::Uniform { step: 1.0, between: false, row, column };
-    rate::meet(weights, &mut rule, Side::new(&planes).bytes(), bits, profile, range.1.max(-range.0));
+    let rule = rate::meet(weights, rule, &planes, bits, profile, range.1.max(-range.0));
     loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
 }
 
@@ -319,7 +336,7 @@ fn loop_to_rate<'a>(
     loop {
         let Rule::Uniform { step, between, .. } = rule else { unreachable!("a uniform rule stays one") };
         let bias = if between { 0.5 } else { 0.0 };
-        let values = Values { step: step.into(), bias, offset: 0.0, scales };
+        let values = Values { step: step.into(), bias, offset: 0.0, scales, codebook: None };
         let mut made = Quantized::build(scheme, weights, values, rule, planes.clone(), 0)?;
         let enough = tried.len() >= trials;
         let excess = if enough { 0.0 } else { made.coded_bits(profile)? / n - bits };
@@ -407,7 +424,7 @@ fn grouped<'a>(
     let (lowest, highest) = levels;
     let Some(size) = granularity.columns(weights.cols() as u64) else {
         let (step, offset) = fit(range.0, range.1);
-        let values = Values { step: step.into(), bias: 0.0, offset: offset.into(), scales: Scales::None };
+        let values = Values { step: step.into(), offset: offset.into(), ..Values::ONE };
         let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
         let (size, scale) = (weights.cols(), vec![step; weights.rows()]);
         let rule = Rule::Grouped { size, scale, min, lowest, highest };
@@ -433,7 +450,7 @@ fn grouped<'a>(
     let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
     let scale = stored.pop().unwrap_or_default();
     let scales = Scales::Group { size: size as u64, min: affine };
-    let values = Values { step: step.into(), bias: 0.0, offset: 0.0, scales };
+    let values = Values { step: step.into(), scales, ..Values::ONE };
     Quantized::build(
         scheme,
         weights,

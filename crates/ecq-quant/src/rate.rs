@@ -8,10 +8,12 @@
 use ecq_format::directory::Codec;
 use ecq_format::encode::{Profile, layout};
 use ecq_format::plan::{Histogram, Plan};
+use ecq_format::side::Side;
 use ecq_format::tile::ENTRY_BYTES;
 use multiversion::multiversion;
 use rayon::prelude::*;
 
+use crate::curve::Point;
 use crate::quantize::Rule;
 use crate::weights::Weights;
 
@@ -90,60 +92,99 @@ fn squared_error(step: f64, bias: f64, column: &[f32], weights: &[f32], levels: 
     sums.iter().sum()
 }
 
-/// Sets the step of a uniform rule so that the matrix takes `bits` a weight; `side` bytes of side data are included.
-/// Also decides whether levels lie on or between the multiples. `largest` is the largest magnitude.
+/// Steps tried on a sample of a matrix.
+pub(crate) struct Search<'a> {
+    sample: Sample,
+    fixed: Fixed,
+    rule: &'a Rule,
+    weights: u64,
+}
+
+impl<'a> Search<'a> {
+    /// On the smaller sample. The rule gives the scales, whose planes are those given.
+    pub fn new(weights: &dyn Weights, rule: &'a Rule, planes: &[Vec<u8>], profile: Profile) -> Self {
+        Self::on(Sample::new(weights, SAMPLES[0]), weights, rule, planes, profile)
+    }
+
+    fn on(
+        sample: Sample,
+        weights: &dyn Weights,
+        rule: &'a Rule,
+        planes: &[Vec<u8>],
+        profile: Profile,
+    ) -> Self {
+        let (rows, cols) = (weights.rows() as u64, weights.cols() as u64);
+        let fixed = Fixed { rows, cols, profile, side: Side::new(planes).bytes() };
+        Self { sample, fixed, rule, weights: rows * cols }
+    }
+
+    /// Rate and error of the sample at a step.
+    pub fn probe(&self, octave: f64, between: bool) -> Probe {
+        let (histogram, error) = self.sample.count(&self.rule.at(octave, between));
+        Probe { octave, rate: self.fixed.rate(&histogram, between), error }
+    }
+
+    /// The same, with the error of all weights.
+    pub fn point(&self, octave: f64, between: bool) -> Point {
+        let Probe { rate, error, .. } = self.probe(octave, between);
+        Point { bits: rate, error: error * self.share() }
+    }
+
+    /// Sum of all squared weights.
+    pub fn signal(&self) -> f64 {
+        self.sample.weights.iter().map(|&w| f64::from(w) * f64::from(w)).sum::<f64>() * self.share()
+    }
+
+    /// Weights for each one of the sample.
+    fn share(&self) -> f64 {
+        self.weights as f64 / self.sample.weights.len() as f64
+    }
+
+    /// About where a rate is met.
+    pub fn octave_for(&self, largest: f32, bits: f64) -> f64 {
+        let typical = self.sample.typical();
+        f64::from(if typical > 0.0 { typical } else { largest }).log2() + 1.0 - bits
+    }
+}
+
+/// A step at which all levels are 0 or -1.
+pub(crate) fn coarsest(largest: f32) -> f64 {
+    f64::from(largest).log2() + 1.0
+}
+
+/// Sets the step of a uniform rule so that the matrix takes `bits` a weight, its planes of scales included. Also decides
+/// whether levels lie on or between the multiples. `largest` is the largest magnitude.
 pub(crate) fn meet(
     weights: &dyn Weights,
-    rule: &mut Rule,
-    side: usize,
+    rule: Rule,
+    planes: &[Vec<u8>],
     bits: f64,
     profile: Profile,
     largest: f32,
-) {
+) -> Rule {
     if largest == 0.0 {
-        return; // any step makes all levels 0
+        return rule; // any step makes all levels 0
     }
-    let fixed = Fixed { rows: weights.rows() as u64, cols: weights.cols() as u64, profile, side };
-    let sample = Sample::new(weights, SAMPLES[0]);
-    let typical = sample.typical();
-    let start = f64::from(if typical > 0.0 { typical } else { largest }).log2() + 1.0 - bits;
-    let most = f64::from(largest).log2() + 1.0;
-    let mut best: Option<(Probe, bool)> = None;
-    for between in [false, true] {
-        let found = search(start, most, bits, |octave| {
-            set(rule, octave, between);
-            let (histogram, error) = sample.count(rule);
-            (fixed.rate(&histogram, between), error)
-        });
-        if best.as_ref().is_none_or(|(b, _)| found.better(b, bits)) {
-            best = Some((found, between));
-        }
+    let small = Search::new(weights, &rule, planes, profile);
+    let (start, most) = (small.octave_for(largest, bits), coarsest(largest));
+    let [on, between] = [false, true].map(|b| search(start, most, bits, |octave| small.probe(octave, b)));
+    let between_wins = between.better(&on, bits);
+    let mut found = if between_wins { between } else { on };
+    if small.sample.rows.len() < weights.rows() {
+        let large = Search::on(Sample::new(weights, SAMPLES[1]), weights, &rule, planes, profile);
+        found = search(found.octave, most, bits, |octave| large.probe(octave, between_wins));
     }
-    let Some((mut found, between)) = best else { return };
-    if sample.rows.len() < weights.rows() {
-        let sample = Sample::new(weights, SAMPLES[1]);
-        found = search(found.octave, most, bits, |octave| {
-            set(rule, octave, between);
-            let (histogram, error) = sample.count(rule);
-            (fixed.rate(&histogram, between), error)
-        });
-    }
-    set(rule, found.octave, between);
-}
-
-fn set(rule: &mut Rule, octave: f64, on_halves: bool) {
-    if let Rule::Uniform { step, between, .. } = rule {
-        *step = (octave.exp2() as f32).max(f32::MIN_POSITIVE);
-        *between = on_halves;
-    }
+    rule.at(found.octave, between_wins)
 }
 
 /// A step that was tried.
 #[derive(Clone, Copy)]
-struct Probe {
+pub(crate) struct Probe {
     /// log2 of the step.
     octave: f64,
-    rate: f64,
+    /// Bits a weight, everything counted.
+    pub rate: f64,
+    /// Sum of squared errors of the sample.
     error: f64,
 }
 
@@ -156,16 +197,15 @@ impl Probe {
     }
 }
 
-/// Looks for the octave (log2 of the step, at most `most`) at which `rate` gives `bits`; `rate` also tells the error. Where
-/// the rate jumps over `bits` (few distinct weights), the best probe is the answer.
-fn search(start: f64, most: f64, bits: f64, mut rate: impl FnMut(f64) -> (f64, f64)) -> Probe {
+/// Looks for the octave (log2 of the step, at most `most`) at which `try_it` gives `bits`. Where the
+/// rate jumps over `bits` (few distinct weights), the best probe is the answer.
+fn search(start: f64, most: f64, bits: f64, mut try_it: impl FnMut(f64) -> Probe) -> Probe {
     let (mut low, mut high) = (start - 24.0, (start + 24.0).min(most));
     let mut octave = start.min(most);
     let mut best: Option<Probe> = None;
     for _ in 0..48 {
-        let (rate, error) = rate(octave);
-        let probe = Probe { octave, rate, error };
-        let excess = rate - bits;
+        let probe = try_it(octave);
+        let excess = probe.rate - bits;
         if best.is_none_or(|b| probe.better(&b, bits)) {
             best = Some(probe);
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 
 use crate::Error;
 
@@ -40,6 +41,22 @@ impl fmt::Display for Granularity {
     }
 }
 
+impl FromStr for Granularity {
+    type Err = String;
+
+    /// `tensor`, `row`, or a number of columns.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "row" => Ok(Self::Row),
+            "tensor" => Ok(Self::Tensor),
+            n => match n.parse() {
+                Ok(n) if n > 0 => Ok(Self::Group(n)),
+                _ => Err("expected a positive number of columns, \"row\" or \"tensor\"".into()),
+            },
+        }
+    }
+}
+
 /// A lossy scheme.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scheme {
@@ -67,6 +84,16 @@ impl Scheme {
     /// The native scheme at a rate, without row or column scales.
     pub fn ecq(bits: f64) -> Self {
         Self::Ecq { bits, row_scales: false, column_scales: false }
+    }
+
+    /// A scheme other than the native one by its name, with its usual granularity if none is given.
+    pub fn named(name: &str, granularity: Option<Granularity>) -> Option<Self> {
+        match name {
+            "affine4" => Some(Self::Affine4(granularity.unwrap_or(Granularity::Tensor))),
+            "absmax4" => Some(Self::Absmax4(granularity.unwrap_or(Granularity::Group(32)))),
+            "int8" => Some(Self::Int8(granularity.unwrap_or(Granularity::Row))),
+            _ => None,
+        }
     }
 
     /// The name that files carry and the command line takes.

@@ -6,20 +6,24 @@ use ecq_format::directory::{Coded, Scales, Values};
 use ecq_format::pattern::{FloatFormat, Pattern};
 use half::f16;
 
-/// Turns levels of a coded tensor into weights: `w = step * (s * (q + bias) + m) + offset`, in f32, or the value of the
-/// level's bit pattern.
+use crate::groups::Groups;
+
+/// Turns levels of a coded tensor into weights: `w = step * (s * t + m) + offset`, in f32, where t is `q + bias` or from a
+/// codebook; or the value of the level's bit pattern.
 pub struct Dequantizer {
     cols: usize,
     step: f32,
     bias: f32,
     offset: f32,
+    /// The centre, and the values of the sixteen levels from there.
+    codebook: Option<(i32, [f32; 16])>,
     scales: Table,
 }
 
 enum Table {
     None,
     RowColumn { row: Vec<f32>, column: Vec<f32> },
-    Group { size: usize, scale: Vec<f32>, min: Vec<f32> },
+    Group(Groups),
     Pattern(Pattern),
 }
 
@@ -75,14 +79,20 @@ pub fn octaves(byte: u8) -> f32 {
 impl Dequantizer {
     /// For a tensor and the planes of its side data.
     pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Self {
-        let mut made = Self::with(&coded.values, coded.rows as usize, coded.cols as usize, planes);
+        let (rows, cols) = (coded.rows as usize, coded.cols as usize);
+        let mut made = Self::with(&coded.values, coded.center, (rows, cols), planes);
         if let Some(pattern) = coded.pattern {
             made.scales = Table::Pattern(pattern);
         }
         made
     }
 
-    pub(crate) fn with(values: &Values, rows: usize, cols: usize, planes: &[Vec<u8>]) -> Self {
+    pub(crate) fn with(
+        values: &Values,
+        center: i32,
+        (rows, cols): (usize, usize),
+        planes: &[Vec<u8>],
+    ) -> Self {
         let scales = match values.scales {
             Scales::None => Table::None,
             Scales::RowColumn { row, column } => {
@@ -93,22 +103,11 @@ impl Dequantizer {
                 };
                 Table::RowColumn { row: next(row, rows), column: next(column, cols) }
             }
-            Scales::Group { size, min } => {
-                let halves = |i: usize| -> Vec<f32> {
-                    let pairs = planes[i].iter().zip(&planes[i + 1]);
-                    pairs
-                        .map(|(&high, &low)| f16::from_bits(u16::from_be_bytes([high, low])).to_f32())
-                        .collect()
-                };
-                Table::Group {
-                    size: size as usize,
-                    scale: halves(0),
-                    min: if min { halves(2) } else { Vec::new() },
-                }
-            }
+            grouped => Groups::new(&grouped, rows, cols, planes).map_or(Table::None, Table::Group),
         };
-        let Values { step, bias, offset, .. } = *values;
-        Self { cols, step: step as f32, bias: bias as f32, offset: offset as f32, scales }
+        let Values { step, bias, offset, codebook, .. } = *values;
+        let codebook = codebook.map(|book| (center, book.0));
+        Self { cols, step: step as f32, bias: bias as f32, offset: offset as f32, codebook, scales }
     }
 
     /// Weights of whole rows.
@@ -121,24 +120,38 @@ impl Dequantizer {
     }
 
     fn row(&self, row: usize, levels: &[i32], out: &mut [f32]) {
-        let value = |q: i32, s: f32, m: f32| self.step * (s * (q as f32 + self.bias) + m) + self.offset;
-        match &self.scales {
-            Table::None => out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q, 1.0, 0.0)),
-            Table::Pattern(pattern) => {
-                // the decoder refuses levels without a pattern
-                let value = |q| from_bits(pattern.format, pattern.bits(q).unwrap_or(0));
+        if let Table::Pattern(pattern) = &self.scales {
+            // the decoder refuses levels without a pattern
+            let value = |q| from_bits(pattern.format, pattern.bits(q).unwrap_or(0));
+            return out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q));
+        }
+        // as numbers in place, then scaled in place
+        match self.codebook {
+            None => out.iter_mut().zip(levels).for_each(|(w, &q)| *w = q as f32 + self.bias),
+            Some((center, values)) => {
+                let value = |q: i32| match usize::try_from(i64::from(q) - i64::from(center)) {
+                    Ok(i) if i < 16 => values[i],
+                    _ => q as f32 + self.bias,
+                };
                 out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q));
             }
+        }
+        let value = |t: f32, s: f32, m: f32| self.step * (s * t + m) + self.offset;
+        match &self.scales {
+            Table::None | Table::Pattern(_) => out.iter_mut().for_each(|w| *w = value(*w, 1.0, 0.0)),
             Table::RowColumn { row: scale, column } => {
-                for ((w, &q), c) in out.iter_mut().zip(levels).zip(column) {
-                    *w = value(q, scale[row] * c, 0.0);
+                out.iter_mut().zip(column).for_each(|(w, c)| *w = value(*w, scale[row] * c, 0.0));
+            }
+            Table::Group(groups) if groups.of_column.is_empty() => {
+                for (g, out) in out.chunks_mut(groups.size).enumerate() {
+                    let (s, m) = groups.of_group(row, g);
+                    out.iter_mut().for_each(|w| *w = value(*w, s, m));
                 }
             }
-            Table::Group { size, scale, min } => {
-                let first = row * self.cols.div_ceil(*size);
-                for (g, (out, levels)) in out.chunks_mut(*size).zip(levels.chunks(*size)).enumerate() {
-                    let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
-                    out.iter_mut().zip(levels).for_each(|(w, &q)| *w = value(q, s, m));
+            Table::Group(groups) => {
+                for (w, &g) in out.iter_mut().zip(&groups.of_column) {
+                    let (s, m) = groups.of_group(row, g.into());
+                    *w = value(*w, s, m);
                 }
             }
         }

@@ -6,7 +6,7 @@ use ecq_convert::analyze::projection::Projection;
 use ecq_convert::analyze::schemes::COMMON;
 use ecq_convert::analyze::{Analysis, Pooled};
 
-use super::{Report, count, lossless, prediction, svg, tensors, verdict};
+use super::{Report, count, lossless, prediction, svg, tensors, tokens, verdict};
 
 const STYLE: &str = include_str!("style.css");
 
@@ -78,11 +78,9 @@ fn tiles(page: &mut String, pooled: &Pooled) {
         && let (Some(db), Some(ecq)) = (s.sqnr_db, s.ecq_bits)
     {
         let _ = writeln!(page, "<h2>At the error of {} ({db:.1} dB)</h2><div class=\"tiles\">", s.scheme);
-        for (number, what, class) in [
-            (s.stored_bits, "bits a weight without entropy coding", ""),
-            (s.bits, "coded", ""),
-            (ecq, "with ecq", " ecq"),
-        ] {
+        for (number, what, class) in
+            [(s.stored_bits, "bits a weight, plain", ""), (s.bits, "entropy coded", ""), (ecq, "ecq", " ecq")]
+        {
             let _ = writeln!(page, "<div class=\"tile{class}\"><b>{number:.2}</b><span>{what}</span></div>");
         }
         page.push_str("</div>\n");
@@ -93,9 +91,17 @@ fn tiles(page: &mut String, pooled: &Pooled) {
 }
 
 fn plot(page: &mut String, pooled: &Pooled) {
+    let (whole, crowd) = (svg::Window::whole(pooled), svg::Window::crowd(pooled));
     page.push_str("<h2>Rate and distortion</h2>\n<figure>");
-    page.push_str(&svg::rate_distortion(pooled, true));
-    page.push_str(&svg::rate_distortion(pooled, false));
+    for wide in [true, false] {
+        page.push_str(&svg::rate_distortion(pooled, wide, whole, crowd));
+    }
+    if let Some(crowd) = crowd {
+        page.push_str("<figcaption>Around 4 bits:</figcaption>");
+        for wide in [true, false] {
+            page.push_str(&svg::rate_distortion(pooled, wide, crowd, None));
+        }
+    }
     page.push_str(
         "<figcaption><ul class=\"legend\"><li><svg viewBox=\"0 0 22 12\"><path class=\"curve\" d=\"M1 6H21\"/></svg>\
          ecq</li><li><svg viewBox=\"0 0 22 12\"><path class=\"bound\" d=\"M1 6H21\"/></svg>bound for Gaussian weights, \
@@ -183,11 +189,11 @@ fn project(page: &mut String, p: &Projection) {
         let sqnr = row.sqnr_db.map_or("<td>exact</td>".into(), |d| format!("<td>{d:.2}</td>"));
         let _ = writeln!(
             page,
-            "<tr><th>{}</th><td>{:.3}</td><td>{:.2}</td><td>{:.1}</td>{sqnr}</tr>",
+            "<tr><th>{}</th><td>{:.3}</td><td>{:.2}</td><td>{}</td>{sqnr}</tr>",
             escaped(&row.way),
             row.bits,
             row.bytes_per_token / 1e6,
-            row.tokens_per_second
+            tokens(row.tokens_per_second)
         );
     }
     page.push_str("</tbody></table></div>\n<p class=\"note\">It assumes:</p><ul class=\"note\">");

@@ -211,3 +211,8 @@ fn count(n: u64) -> String {
         _ => format!("{:.2} G", n as f64 / 1e9),
     }
 }
+
+/// Tokens a second, in at least three digits.
+fn tokens(rate: f64) -> String {
+    if rate < 100.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
+}

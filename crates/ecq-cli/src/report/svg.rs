@@ -125,60 +125,101 @@ impl Labels {
     }
 }
 
-/// Rate and distortion: the native scheme's curve, the Gaussian bound, the other schemes with and without coding.
-pub fn rate_distortion(pooled: &Pooled, wide: bool) -> String {
-    let points = || pooled.schemes.iter().filter_map(|s| Some((s, s.sqnr_db?)));
-    let curve = &pooled.curve.points;
-    let most_bits =
-        points().map(|(s, _)| s.stored_bits).chain(curve.iter().map(|p| p.bits)).fold(4.0, f64::max);
-    let most_db = points().map(|p| p.1).chain(curve.iter().map(|p| p.sqnr_db)).fold(24.0, f64::max);
-    let (width, height) = if wide { (760.0, 430.0) } else { (358.0, 330.0) };
-    // a classic scheme can be worse than no weights at all; 0 dB is where it is cut off
-    let y = (0.0, (most_db / 6.0).ceil() * 6.0);
-    let frame = Frame { width, height, x: (0.0, most_bits.ceil()), y };
-    let mut svg = frame.open(if wide { "wide" } else { "narrow" }, "Rate and distortion of all schemes");
-    frame.rows(&mut svg, if wide { 6.0 } else { 12.0 });
-    frame.columns(&mut svg, 1.0);
+/// A part of the plane of rates and SQNR.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Window {
+    x: (f64, f64),
+    y: (f64, f64),
+    /// Distance of lines.
+    step: (f64, f64),
+}
+
+impl Window {
+    /// All that was measured. A classic scheme can be worse than no weights at all: it lies at 0 dB then.
+    pub fn whole(pooled: &Pooled) -> Self {
+        let curve = || pooled.curve.points.iter();
+        let points = || pooled.schemes.iter().filter_map(|s| Some((s.stored_bits, s.sqnr_db?)));
+        let most_bits = points().map(|p| p.0).chain(curve().map(|p| p.bits)).fold(4.0, f64::max);
+        let most_db = points().map(|p| p.1).chain(curve().map(|p| p.sqnr_db)).fold(24.0, f64::max);
+        // scales take a little more than the 8 bits of the levels: that is no reason for another column
+        let x = (0.0, (most_bits - 0.1).ceil());
+        Self { x, y: (0.0, (most_db / 6.0).ceil() * 6.0), step: (1.0, 6.0) }
+    }
+
+    /// Where the schemes of about 4 bits crowd; `None` if fewer than two do.
+    pub fn crowd(pooled: &Pooled) -> Option<Self> {
+        let near = |s: &&SchemeAnalysis| s.ecq_bits.is_some() && s.stored_bits < 6.0;
+        let points =
+            || pooled.schemes.iter().filter(near).filter_map(|s| Some((s, s.sqnr_db.filter(|&d| d > 9.0)?)));
+        let least =
+            |of: fn(&(&SchemeAnalysis, f64)) -> f64| points().map(|p| of(&p)).fold(f64::INFINITY, f64::min);
+        let most = |of: fn(&(&SchemeAnalysis, f64)) -> f64| points().map(|p| of(&p)).fold(0.0, f64::max);
+        let x = (
+            ((least(|p| p.0.bits) - 0.3) * 2.0).floor() / 2.0,
+            ((most(|p| p.0.stored_bits) + 0.1) * 2.0).ceil() / 2.0,
+        );
+        let y = (((least(|p| p.1) - 1.0) / 2.0).floor() * 2.0, ((most(|p| p.1) + 2.0) / 2.0).ceil() * 2.0);
+        (points().count() > 1).then_some(Self { x, y, step: (0.5, 2.0) })
+    }
+
+    fn holds(&self, bits: f64, db: f64) -> bool {
+        (self.x.0..=self.x.1).contains(&bits) && (self.y.0..=self.y.1).contains(&db)
+    }
+}
+
+/// Rate and distortion: the native scheme's curve, the Gaussian bound, the other schemes with and without coding. What
+/// lies in `elsewhere` gets no letter.
+pub fn rate_distortion(pooled: &Pooled, wide: bool, window: Window, elsewhere: Option<Window>) -> String {
+    let (width, height) = if wide { (760.0, 400.0) } else { (358.0, 320.0) };
+    let frame = Frame { width, height, x: window.x, y: window.y };
+    let mut svg = frame.open(if wide { "wide" } else { "narrow" }, "Rate and distortion of the schemes");
+    frame.rows(&mut svg, window.step.1 * if wide || window.step.1 < 6.0 { 1.0 } else { 2.0 });
+    frame.columns(&mut svg, window.step.0);
     frame.titles(&mut svg, "bits a weight", "SQNR, dB");
-    let end = (frame.y.1 / DB_PER_BIT).min(frame.x.1);
-    let bound = [(0.0, 0.0), (end, end * DB_PER_BIT)].map(|(x, y)| (frame.px(x), frame.py(y)));
-    let [(x, y), (to_x, to_y)] = bound;
+    let (w, h) = (width - LEFT - RIGHT, height - TOP - BOTTOM);
+    // a picture in the picture cuts off what leaves the frame
+    let _ = write!(
+        svg,
+        "<svg x=\"{LEFT}\" y=\"{TOP}\" width=\"{w}\" height=\"{h}\" viewBox=\"{LEFT} {TOP} {w} {h}\">"
+    );
+    let [(x, y), (to_x, to_y)] = [window.x.0, window.x.1].map(|b| (frame.px(b), frame.py(b * DB_PER_BIT)));
     let _ = write!(svg, "<path class=\"bound\" d=\"M{x:.1} {y:.1}L{to_x:.1} {to_y:.1}\"/>");
     let mut path = String::new();
-    for (i, p) in curve.iter().enumerate() {
+    for (i, p) in pooled.curve.points.iter().enumerate() {
         let letter = if i == 0 { 'M' } else { 'L' };
         let _ = write!(path, "{letter}{:.1} {:.1}", frame.px(p.bits), frame.py(p.sqnr_db));
     }
-    let _ = write!(svg, "<path class=\"curve\" d=\"{path}\"/>");
-    for p in curve {
-        let _ = write!(
-            svg,
-            "<circle class=\"ecq\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"2.5\"/>",
-            frame.px(p.bits),
-            frame.py(p.sqnr_db)
-        );
+    let _ = write!(svg, "<path class=\"curve\" d=\"{path}\"/></svg>");
+    for p in pooled.curve.points.iter().filter(|p| window.holds(p.bits, p.sqnr_db)) {
+        let (x, y) = (frame.px(p.bits), frame.py(p.sqnr_db));
+        let _ = write!(svg, "<circle class=\"ecq\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2.5\"/>");
     }
-    marks(&mut svg, &frame, pooled);
+    marks(&mut svg, &frame, pooled, window, elsewhere);
     svg + "</svg>"
 }
 
-fn marks(svg: &mut String, frame: &Frame, pooled: &Pooled) {
-    let at = |bits: f64, db: f64| (frame.px(bits), frame.py(db.clamp(frame.y.0, frame.y.1)));
+fn marks(svg: &mut String, frame: &Frame, pooled: &Pooled, window: Window, elsewhere: Option<Window>) {
+    let at = |bits: f64, db: f64| (frame.px(bits.min(frame.x.1)), frame.py(db));
     let mut labels = Labels::default();
-    for (_, s) in lettered(pooled) {
+    let shown: Vec<_> = lettered(pooled)
+        .filter_map(|(letter, s)| {
+            let db = s.sqnr_db.unwrap_or_default().max(0.0);
+            window.holds(s.bits, db).then(|| (letter, s, at(s.bits, db), at(s.stored_bits, db)))
+        })
+        .collect();
+    for (_, s, coded, stored) in &shown {
+        let ((x, y), family) = (*coded, family(&s.scheme));
+        labels.taken.extend([*coded, *stored]);
+        let _ = write!(svg, "<path class=\"saving {family}\" d=\"M{x:.1} {y:.1}H{:.1}\"/>", stored.0);
+        svg.push_str(&mark(family, stored.0, y, true));
+    }
+    for (letter, s, (x, y), _) in &shown {
+        svg.push_str(&mark(family(&s.scheme), *x, *y, false));
         let db = s.sqnr_db.unwrap_or_default();
-        labels.taken.extend([at(s.bits, db), at(s.stored_bits, db)]);
-    }
-    for (_, s) in lettered(pooled) {
-        let ((x, y), family) = (at(s.bits, s.sqnr_db.unwrap_or_default()), family(&s.scheme));
-        let stored = frame.px(s.stored_bits);
-        let _ = write!(svg, "<path class=\"saving {family}\" d=\"M{x:.1} {y:.1}H{stored:.1}\"/>");
-        svg.push_str(&mark(family, stored, y, true));
-    }
-    for (letter, s) in lettered(pooled) {
-        let ((x, y), family) = (at(s.bits, s.sqnr_db.unwrap_or_default()), family(&s.scheme));
-        svg.push_str(&mark(family, x, y, false));
-        let (x, y) = labels.place(x, y);
+        if elsewhere.is_some_and(|w| w.holds(s.bits, db)) {
+            continue;
+        }
+        let (x, y) = labels.place(*x, *y);
         let _ = write!(svg, "<text x=\"{x:.1}\" y=\"{:.1}\" class=\"mid label\">{letter}</text>", y + 4.0);
     }
 }

@@ -8,7 +8,7 @@ use ecq_convert::analyze::Pooled;
 use ecq_convert::analyze::projection::Projection;
 use ecq_convert::analyze::schemes::COMMON;
 
-use super::{Kind, Report, count, kinds, lossless, prediction, verdict};
+use super::{Kind, Report, count, kinds, lossless, prediction, tokens, verdict};
 use crate::output::clean;
 
 /// Kinds of tensors that are listed; files and JSON have all.
@@ -158,8 +158,8 @@ fn project(out: &mut impl Write, p: &Projection) -> Result<()> {
     )?;
     for row in &p.rows {
         let sqnr = row.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
-        let (mb, tokens) = (row.bytes_per_token / 1e6, row.tokens_per_second);
-        writeln!(out, "{:<24} {:>13.3} {mb:>13.2} {tokens:>10.1} {sqnr:>9}", row.way, row.bits)?;
+        let (mb, tokens) = (row.bytes_per_token / 1e6, tokens(row.tokens_per_second));
+        writeln!(out, "{:<24} {:>13.3} {mb:>13.2} {tokens:>10} {sqnr:>9}", row.way, row.bits)?;
     }
     for assumption in &p.assumptions {
         writeln!(out, "- {}", wrapped(assumption).replace('\n', "\n  "))?;

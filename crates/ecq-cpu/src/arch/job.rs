@@ -55,10 +55,10 @@ impl<'a> Job<'a> {
     pub fn scales<'b>(
         &self,
         groups: &'b Groups,
-        all: &[u16],
+        all: &[f32],
         row: usize,
         block: usize,
-    ) -> (*const u16, &'b [i32; LANES]) {
+    ) -> (*const f32, &'b [i32; LANES]) {
         let (first, lanes) = &groups.lanes[self.panel.block + block];
         let row = self.panel.row + row * self.panel.row_step;
         (all.as_ptr().wrapping_add(row * groups.per_row + *first as usize), lanes)

@@ -2,10 +2,11 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use ecq_cpu::Activations;
-use ecq_format::directory::{Scales, Values};
+use ecq_format::directory::{self, Codec, Min, NumberFormat, Scales, Values};
 use ecq_format::encode::Profile;
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Limits, Reader};
+use ecq_quant::groups::Groups;
 
 use crate::common::{Coded, Draw, Matrix, Model};
 
@@ -47,18 +48,27 @@ impl Case {
                 let lengths = [(row, rows), (column, cols)];
                 lengths.iter().filter(|p| p.0).map(|p| bytes(p.1, 112, 33)).collect()
             }
-            Scales::Group { size, min } => {
-                let n = rows * cols.div_ceil(size as usize);
-                let high = |sign: u8| move |b: u8| if b.is_multiple_of(3) { b | sign } else { b };
-                let mut half =
-                    || [bytes(n, 0x10, 0x1c).into_iter().map(high(0x80)).collect(), bytes(n, 0, 256)];
-                let mut planes = half().to_vec();
-                planes.extend(if min { half().to_vec() } else { vec![] });
-                planes
+            grouped => {
+                // numbers of both signs from 2^-11 to 2^-3; bytes and what is below them are anything
+                let high = |b: u8| if b.is_multiple_of(3) { b | 0x80 } else { b };
+                let map = |column: usize, size: u64| (column * 7 + 3) % cols.div_ceil(size as usize);
+                let plane = |(kind, n): (char, usize)| match (kind, grouped.size()) {
+                    ('h', _) => bytes(n, 0x10, 0x1c).into_iter().map(high).collect(),
+                    ('H', _) => bytes(n, 0x39, 0x05).into_iter().map(high).collect(),
+                    ('m', Some(size)) => (0..n).map(|c| (map(c, size) >> 8) as u8).collect(),
+                    ('M', Some(size)) => (0..n).map(|c| map(c, size) as u8).collect(),
+                    _ => bytes(n, 0, 256),
+                };
+                kinds(&grouped).into_iter().zip(lengths(&grouped, rows, cols)).map(plane).collect()
             }
         };
-        let values =
-            Values { step: 0.0625, bias: 0.5, offset: if seed % 2 == 0 { 0.25 } else { 0.0 }, scales };
+        let values = Values {
+            step: 0.0625,
+            bias: 0.5,
+            offset: if seed % 2 == 0 { 0.25 } else { 0.0 },
+            scales,
+            codebook: None,
+        };
         let coded = Coded {
             name: "w".into(),
             shape: vec![rows as u64, cols as u64],
@@ -71,6 +81,51 @@ impl Case {
         };
         Model { coded: vec![coded], ..Model::default() }
     }
+}
+
+/// What each plane of scales holds: high bytes of binary16 (h) or of wider numbers (H), of a map (m, M), or anything.
+fn kinds(scales: &Scales) -> Vec<char> {
+    let number = |format| match format {
+        NumberFormat::F16 => vec!['h', '.'],
+        NumberFormat::Bf16 => vec!['H', '.'],
+        NumberFormat::F32 => vec!['H', '.', '.', '.'],
+    };
+    match *scales {
+        Scales::None | Scales::RowColumn { .. } => vec![],
+        Scales::Group { min, .. } => ['h', '.'].repeat(1 + usize::from(min)),
+        Scales::Numbers { format, min, mapped, .. } => {
+            let min = match min {
+                Min::None => vec![],
+                Min::Number => number(format),
+                Min::Zero => vec!['.'],
+            };
+            [number(format), min, if mapped { vec!['m', 'M'] } else { vec![] }].concat()
+        }
+        Scales::Nested { min, .. } => {
+            let numbers = 1 + usize::from(min);
+            [vec!['.'; numbers], ['h', '.'].repeat(numbers)].concat()
+        }
+        Scales::Lookup { .. } => [vec!['.'], number(NumberFormat::F32), number(NumberFormat::F32)].concat(),
+    }
+}
+
+fn lengths(scales: &Scales, rows: usize, cols: usize) -> Vec<usize> {
+    let (rows, cols, scheme) = (rows as u64, cols as u64, String::new());
+    let (codec, values) = (Codec::BytePairs, Values { scales: *scales, ..Values::ONE });
+    let (tile_rows, raw_bits, center, pattern, predictor) = (rows, 0, 0, None, None);
+    let coded = directory::Coded {
+        scheme,
+        rows,
+        cols,
+        tile_rows,
+        codec,
+        raw_bits,
+        center,
+        values,
+        pattern,
+        predictor,
+    };
+    coded.side_planes()
 }
 
 /// Writes the tensor to a file and reads it.
@@ -111,11 +166,9 @@ impl Weights {
     pub fn new(tensor: &CodedTensor<'_>) -> Self {
         let coded = tensor.coded();
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-        let Values { step, bias, offset, scales } = coded.values;
+        let Values { step, bias, offset, scales, .. } = coded.values;
         let planes = tensor.side().unwrap();
-        let half = |plane: usize, i: usize| {
-            f64::from(half::f16::from_be_bytes([planes[plane][i], planes[plane + 1][i]]).to_f32())
-        };
+        let groups = Groups::new(&scales, rows, cols, &planes);
         let mut all = Self { rows, cols, weights: Vec::new(), sizes: Vec::new(), offset };
         let mut levels = Vec::new();
         for tile in 0..tensor.tiles() {
@@ -126,11 +179,13 @@ impl Weights {
                     Scales::RowColumn { row: true, .. } => {
                         (((f64::from(planes[0][row]) - 128.0) / 8.0).exp2(), 0.0)
                     }
-                    Scales::Group { size, min } => {
-                        let at = row * cols.div_ceil(size as usize) + col / size as usize;
-                        (half(0, at), if min { half(2, at) } else { 0.0 })
+                    Scales::None | Scales::RowColumn { .. } => (1.0, 0.0),
+                    _ => {
+                        let groups = groups.as_ref().unwrap();
+                        let own = groups.of_column.get(col).map(|&g| usize::from(g));
+                        let (s, m) = groups.of_group(row, own.unwrap_or(col / groups.size));
+                        (f64::from(s), f64::from(m))
                     }
-                    _ => (1.0, 0.0),
                 };
                 let level = f64::from(level);
                 all.weights.push(step * (s * (level + bias) + m));

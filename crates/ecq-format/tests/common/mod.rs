@@ -117,7 +117,7 @@ pub struct Model {
 }
 
 pub fn values(scales: Scales) -> Values {
-    Values { step: 0.0625, bias: 0.5, offset: 0.0, scales }
+    Values { step: 0.0625, bias: 0.5, scales, ..Values::ONE }
 }
 
 impl Model {
@@ -192,6 +192,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     for record in &reader.directory().tensors {
         contents.tensors.push(match reader.load(record)? {
             Tensor::Plain(bytes) => Part::Plain(bytes.to_vec()),
+            Tensor::Part(_) => unreachable!("models of these tests have no parts"),
             Tensor::Coded(tensor) => {
                 let (mut levels, mut tile) = (Vec::new(), Vec::new());
                 let (mut bytes, mut floats) = (Vec::new(), Vec::new());

@@ -18,12 +18,12 @@ fn next<const KIND: u8>(codes: &mut Block, k: usize) -> __m256 {
     })
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn accumulate(job: &Job<'_>, x: &[f32]) {
     dispatch!(all, job, x)
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: &[f32]) {
     for (m, vectors) in pieces(job.count, &[4, 1]) {
         for (row, rows) in pieces(job.panel.rows, if vectors == 1 { &[4, 1] } else { &[2, 1] }) {
@@ -39,7 +39,7 @@ fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: &[f32]) {
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     job: &Job<'_>,
     row: usize,

@@ -64,12 +64,12 @@ impl Columns {
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 pub(super) fn accumulate(job: &Job<'_>, values: &[i8], scales: &[f32]) {
     dispatch!(all, job, (values, scales))
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: (&[i8], &[f32])) {
     for (m, vectors) in pieces(job.count, &[2, 1]) {
         for (row, rows) in pieces(job.panel.rows, &[4, 1]) {
@@ -85,7 +85,7 @@ fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: (&[i8], &[f32])) {
     }
 }
 
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     job: &Job<'_>,
     row: usize,

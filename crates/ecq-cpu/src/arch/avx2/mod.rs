@@ -60,16 +60,14 @@ impl Job<'_> {
 
     /// Scales or minima of half a block of a row of the panel.
     #[inline]
-    #[target_feature(enable = "avx2,f16c")]
-    fn half_lanes(&self, groups: &Groups, all: &[u16], row: usize, block: usize, half: usize) -> __m256 {
+    #[target_feature(enable = "avx2")]
+    fn half_lanes(&self, groups: &Groups, all: &[f32], row: usize, block: usize, half: usize) -> __m256 {
         let (at, lanes) = self.scales(groups, all, row, block);
         // SAFETY: 16 numbers are there, and 8 lanes in each half
         unsafe {
-            let below = _mm256_cvtph_ps(_mm_loadu_si128(at.cast()));
-            let above = _mm256_cvtph_ps(_mm_loadu_si128(at.add(8).cast()));
             let lanes = _mm256_loadu_si256(lanes.as_ptr().add(half * LANES / 2).cast());
-            let below = _mm256_permutevar8x32_ps(below, lanes);
-            let above = _mm256_permutevar8x32_ps(above, lanes);
+            let below = _mm256_permutevar8x32_ps(_mm256_loadu_ps(at), lanes);
+            let above = _mm256_permutevar8x32_ps(_mm256_loadu_ps(at.add(8)), lanes);
             _mm256_blendv_ps(below, above, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(lanes)))
         }
     }
@@ -85,7 +83,7 @@ fn unzip<const WHICH: i32>(a: __m256i, b: __m256i) -> __m256i {
 
 /// What is added to `s * d * x` for each x: zero, or `s * zero`, or `s * zero + m`; and s.
 #[inline]
-#[target_feature(enable = "avx2,fma,f16c")]
+#[target_feature(enable = "avx2,fma")]
 fn terms<const SCALES: u8>(job: &Job<'_>, row: usize, block: usize, half: usize) -> (__m256, __m256) {
     let zero = _mm256_set1_ps(job.terms.zero);
     let Some(groups) = &job.terms.groups else { return (zero, zero) };

@@ -94,13 +94,10 @@ impl Job<'_> {
     /// Scales or minima of a block of a row of the panel.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
-    fn lanes(&self, groups: &Groups, all: &[u16], row: usize, block: usize) -> __m512 {
+    fn lanes(&self, groups: &Groups, all: &[f32], row: usize, block: usize) -> __m512 {
         let (at, lanes) = self.scales(groups, all, row, block);
         // SAFETY: 16 numbers are there, and 16 lanes
-        unsafe {
-            let halves = _mm512_cvtph_ps(_mm256_loadu_si256(at.cast()));
-            _mm512_permutexvar_ps(_mm512_loadu_si512(lanes.as_ptr().cast()), halves)
-        }
+        unsafe { _mm512_permutexvar_ps(_mm512_loadu_si512(lanes.as_ptr().cast()), _mm512_loadu_ps(at)) }
     }
 }
 

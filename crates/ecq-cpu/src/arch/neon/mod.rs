@@ -59,7 +59,7 @@ impl Job<'_> {
     fn quarter_lanes(
         &self,
         groups: &Groups,
-        all: &[u16],
+        all: &[f32],
         row: usize,
         block: usize,
         quarter: usize,
@@ -67,18 +67,10 @@ impl Job<'_> {
         let (at, lanes) = self.scales(groups, all, row, block);
         let lanes = &lanes[quarter * 4..][..4];
         // SAFETY: 16 numbers are there, and lanes are below 16
-        let half = |lane: usize| u32::from(unsafe { *at.add(lanes[lane] as usize) });
-        let halves = [half(0), half(1), half(2), half(3)];
-        // SAFETY: four words
-        let halves = unsafe { vld1q_u32(halves.as_ptr()) };
-        // binary16 to binary32: shifted into place and multiplied by 2^112, which makes denormal numbers right, too; what
-        // had the largest exponent is infinite or no number
-        let magnitude = vshlq_n_u32::<13>(vandq_u32(halves, vdupq_n_u32(0x7fff)));
-        let number = vmulq_f32(vreinterpretq_f32_u32(magnitude), vdupq_n_f32(f32::from_bits(0x7780_0000)));
-        let odd = vcgeq_u32(magnitude, vdupq_n_u32(0x7c00 << 13));
-        let odd = vandq_u32(odd, vdupq_n_u32(0x7f80_0000));
-        let sign = vshlq_n_u32::<16>(vandq_u32(halves, vdupq_n_u32(0x8000)));
-        vreinterpretq_f32_u32(vorrq_u32(vorrq_u32(vreinterpretq_u32_f32(number), odd), sign))
+        let number = |lane: usize| unsafe { *at.add(lanes[lane] as usize) };
+        let numbers = [number(0), number(1), number(2), number(3)];
+        // SAFETY: four numbers
+        unsafe { vld1q_f32(numbers.as_ptr()) }
     }
 }
 

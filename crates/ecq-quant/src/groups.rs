@@ -1,0 +1,144 @@
+//! Scales and minima of groups of columns, in whatever form a file has them, as f32.
+
+use ecq_format::directory::{Min, NumberFormat, Scales};
+use half::f16;
+
+/// s and m of every group of a matrix.
+pub struct Groups {
+    /// Columns of a group; the last of a row may be shorter.
+    pub size: usize,
+    /// Groups in a row.
+    pub per_row: usize,
+    /// s of all groups, row by row.
+    pub scale: Vec<f32>,
+    /// m of all groups, or empty where it is 0.
+    pub min: Vec<f32>,
+    /// The group of each column in its row; empty where `size` tells.
+    pub of_column: Vec<u16>,
+}
+
+impl Groups {
+    /// From the planes of a matrix of rows x cols; planes must be those that the scales list. `None` without groups.
+    ///
+    /// Every product and sum is rounded to f32 by itself, as the format says.
+    pub fn new(scales: &Scales, rows: usize, cols: usize, planes: &[Vec<u8>]) -> Option<Self> {
+        let size = scales.size()? as usize;
+        let per_row = cols.div_ceil(size);
+        let (mut min, mut of_column) = (Vec::new(), Vec::new());
+        let scale = match *scales {
+            Scales::None | Scales::RowColumn { .. } => return None,
+            Scales::Group { min: has_min, .. } => {
+                min = if has_min { numbers(NumberFormat::F16, &planes[2..4]) } else { min };
+                numbers(NumberFormat::F16, &planes[..2])
+            }
+            Scales::Numbers { format, min: kind, mapped, .. } => {
+                let bytes = format.bytes();
+                let scale = numbers(format, &planes[..bytes]);
+                match kind {
+                    Min::None => {}
+                    Min::Number => min = numbers(format, &planes[bytes..2 * bytes]),
+                    Min::Zero => {
+                        min = scale.iter().zip(&planes[bytes]).map(|(s, &z)| -(s * f32::from(z))).collect();
+                    }
+                }
+                if let (true, [.., high, low]) = (mapped, planes) {
+                    of_column = high.iter().zip(low).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
+                }
+                scale
+            }
+            Scales::Nested { supers, bias, min: has_min, .. } => {
+                let shared = |number: usize| numbers(NumberFormat::F16, &planes[number..number + 2]);
+                let first = 1 + usize::from(has_min);
+                let each = |plane: &[u8], shared: &[f32], bias: i32| -> Vec<f32> {
+                    let supers_per_row = per_row.div_ceil(supers as usize);
+                    let number = |(g, &c): (usize, &u8)| {
+                        let at = g / per_row * supers_per_row + g % per_row / supers as usize;
+                        shared[at] * (i32::from(c) + bias) as f32
+                    };
+                    plane.iter().enumerate().map(number).collect()
+                };
+                if has_min {
+                    min = each(&planes[1], &shared(first + 2), 0).iter().map(|m| -m).collect();
+                }
+                each(&planes[0], &shared(first), bias)
+            }
+            Scales::Lookup { supers, offset, .. } => {
+                let table = numbers(NumberFormat::F32, &planes[1..5]);
+                let shared = numbers(NumberFormat::F32, &planes[5..9]);
+                let number = |(g, &c): (usize, &u8)| {
+                    table[usize::from(c)] * shared[g / supers as usize] + offset as f32
+                };
+                planes[0].iter().enumerate().map(number).collect()
+            }
+        };
+        debug_assert_eq!(scale.len(), rows * per_row);
+        Some(Self { size, per_row, scale, min, of_column })
+    }
+
+    /// s and m of a group of a row.
+    #[inline]
+    pub fn of_group(&self, row: usize, group: usize) -> (f32, f32) {
+        let at = row * self.per_row + group;
+        (self.scale[at], self.min.get(at).copied().unwrap_or(0.0))
+    }
+}
+
+/// Numbers from the planes of their bytes, highest first.
+fn numbers(format: NumberFormat, planes: &[Vec<u8>]) -> Vec<f32> {
+    let halves = |i: usize| planes[i].iter().zip(&planes[i + 1]).map(|(&h, &l)| u16::from_be_bytes([h, l]));
+    match format {
+        NumberFormat::F16 => halves(0).map(|bits| f16::from_bits(bits).to_f32()).collect(),
+        NumberFormat::Bf16 => halves(0).map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+        NumberFormat::F32 => {
+            let all = halves(0).zip(halves(2));
+            all.map(|(high, low)| f32::from_bits(u32::from(high) << 16 | u32::from(low))).collect()
+        }
+    }
+}
+
+/// The planes of the bytes of numbers, highest first: [`Groups::new`] reads them.
+pub fn planes_of<const BYTES: usize>(numbers: impl Iterator<Item = [u8; BYTES]> + Clone) -> Vec<Vec<u8>> {
+    (0..BYTES).map(|i| numbers.clone().map(|bytes| bytes[i]).collect()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn halves(values: &[f32]) -> Vec<Vec<u8>> {
+        planes_of(values.iter().map(|&v| f16::from_f32(v).to_bits().to_be_bytes()))
+    }
+
+    #[test]
+    fn nested_scales_share_their_number_within_a_row() {
+        // two rows of three groups, two of which share a number
+        let scales = Scales::Nested { size: 2, supers: 2, bias: -4, min: true };
+        let mut planes = vec![vec![4, 5, 6, 7, 8, 9], vec![0, 1, 2, 3, 4, 5]];
+        planes.extend(halves(&[1.0, 2.0, 3.0, 4.0]));
+        planes.extend(halves(&[0.5, 1.0, 1.5, 2.0]));
+        let groups = Groups::new(&scales, 2, 6, &planes).unwrap();
+        assert_eq!(groups.scale, [0.0, 1.0, 4.0, 9.0, 12.0, 20.0]);
+        assert_eq!(groups.min, [-0.0, -0.5, -2.0, -4.5, -6.0, -10.0]);
+    }
+
+    #[test]
+    fn zero_points_and_maps_of_columns_are_what_they_say() {
+        let scales = Scales::Numbers { size: 2, format: NumberFormat::Bf16, min: Min::Zero, mapped: true };
+        let mut planes = planes_of([1.5f32, 2.0].iter().map(|v| ((v.to_bits() >> 16) as u16).to_be_bytes()));
+        planes.push(vec![8, 7]);
+        planes.extend([vec![0, 0, 0, 0], vec![1, 0, 1, 0]]);
+        let groups = Groups::new(&scales, 1, 4, &planes).unwrap();
+        assert_eq!((groups.scale, groups.min), (vec![1.5, 2.0], vec![-12.0, -14.0]));
+        assert_eq!(groups.of_column, [1, 0, 1, 0]);
+    }
+
+    #[test]
+    fn looked_up_scales_count_groups_through_the_tensor() {
+        let scales = Scales::Lookup { size: 1, supers: 3, offset: 0.25 };
+        let mut planes = vec![vec![0, 1, 2, 255]];
+        planes.extend(planes_of((0..256).map(|i| (i as f32).to_be_bytes())));
+        planes.extend(planes_of([2.0f32, 10.0].iter().map(|v| v.to_be_bytes())));
+        let groups = Groups::new(&scales, 2, 2, &planes).unwrap();
+        assert_eq!(groups.scale, [0.25, 2.25, 4.25, 2550.25]);
+    }
+}
