@@ -137,9 +137,9 @@ fn schemes(page: &mut String, pooled: &Pooled) {
         "entropy",
         "scales",
         "SQNR dB",
-        "ecq: bits at that error",
+        "ecq bits",
         "saved",
-        "ecq: dB at that rate",
+        "ecq dB",
         "gained",
     ]));
     page.push_str("<tbody>\n");
@@ -154,7 +154,8 @@ fn schemes(page: &mut String, pooled: &Pooled) {
     }
     page.push_str(
         "</tbody></table></div>\n<p class=\"note\">Bits are per weight. Coded: with scales, tables, tile index and start \
-         states. A rate means nothing without the error beside it.</p>\n",
+         states. ecq bits: its rate at the error of the row; ecq dB: its SQNR at the coded bits of the row. A rate means \
+         nothing without the error beside it.</p>\n",
     );
 }
 

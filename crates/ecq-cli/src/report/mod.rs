@@ -11,6 +11,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+use ecq_convert::Error;
 use ecq_convert::analyze::projection::Projection;
 use ecq_convert::analyze::schemes::COMMON;
 use ecq_convert::analyze::{Analysis, Pooled, TensorAnalysis, analyze};
@@ -59,7 +60,10 @@ pub fn run(args: &args::Analyze, bar: &Bar) -> Result<()> {
     }
     let (only, except) = (set(&args.only)?, set(&args.except)?);
     let wanted = |name: &str| (args.only.is_empty() || only.is_match(name)) && !except.is_match(name);
-    let analysis = analyze(&source, input, &wanted, bar)?;
+    let analysis = analyze(&source, input, &wanted, bar).map_err(|e| match e {
+        Error::Quantize { .. } => anyhow::Error::from(e).context("--except NAME leaves a tensor out"),
+        other => other.into(),
+    })?;
     bar.finish();
     let projection = memory.and_then(|memory| match memory {
         Memory::Rate { of, bytes_per_second } => Some(Projection::new(&analysis, of, *bytes_per_second)),

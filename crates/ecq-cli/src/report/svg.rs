@@ -211,7 +211,9 @@ fn marks(svg: &mut String, frame: &Frame, pooled: &Pooled, window: Window, elsew
         let ((x, y), family) = (*coded, family(&s.scheme));
         labels.taken.extend([*coded, *stored]);
         let _ = write!(svg, "<path class=\"saving {family}\" d=\"M{x:.1} {y:.1}H{:.1}\"/>", stored.0);
-        svg.push_str(&mark(family, stored.0, y, true));
+        if s.stored_bits < window.x.1 + 0.1 {
+            svg.push_str(&mark(family, stored.0, y, true));
+        }
     }
     for (letter, s, (x, y), _) in &shown {
         svg.push_str(&mark(family(&s.scheme), *x, *y, false));

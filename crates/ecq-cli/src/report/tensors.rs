@@ -12,16 +12,15 @@ use crate::output::shape;
 /// A row for each tensor.
 pub fn table(page: &mut String, a: &Analysis) {
     page.push_str("<h2>Tensors</h2>\n<div class=\"scroll tall\"><table>");
-    let bits = format!("ecq: bits at {COMMON}'s error");
     page.push_str(&heads(&[
         "tensor",
         "shape",
         "type",
         "max / rms",
-        "beyond 6 rms",
+        "beyond 6 rms / 10^6",
         "kurtosis",
         "weights",
-        &bits,
+        "ecq bits",
         "saved",
         "dB gained",
     ]));
@@ -30,12 +29,12 @@ pub fn table(page: &mut String, a: &Analysis) {
         let (s, common) = (&t.statistics, t.scheme(&COMMON.to_string()));
         let _ = writeln!(
             page,
-            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.1}</td><td>{:.1e}</td><td>{:.1}</td><td class=\"small\">{}</td>{}{}{}</tr>",
+            "<tr><th>{}</th><td>{}</td><td>{}</td><td>{:.1}</td><td>{:.0}</td><td>{:.1}</td><td class=\"small\">{}</td>{}{}{}</tr>",
             escaped(&t.name),
             shape(&t.shape),
             escaped(&t.dtype),
             s.max_over_rms,
-            s.outliers,
+            1e6 * s.outliers,
             s.kurtosis,
             svg::histogram(&s.histogram, "plain"),
             cell(common.and_then(|s| s.ecq_bits), 3),
@@ -43,7 +42,11 @@ pub fn table(page: &mut String, a: &Analysis) {
             cell(common.and_then(|s| s.db_gained), 2)
         );
     }
-    page.push_str("</tbody></table></div>\n");
+    let _ = writeln!(
+        page,
+        "</tbody></table></div>\n<p class=\"note\">ecq bits, saved: at the error of {COMMON}; dB gained: at its coded bits. \
+         weights: from -4 to 4 rms.</p>"
+    );
 }
 
 /// Histograms and schemes of each tensor, closed.
@@ -111,15 +114,7 @@ fn histograms(page: &mut String, t: &TensorAnalysis) {
 
 fn schemes(page: &mut String, t: &TensorAnalysis) {
     page.push_str("<div class=\"scroll\"><table>");
-    page.push_str(&heads(&[
-        "scheme",
-        "coded bits",
-        "entropy",
-        "SQNR dB",
-        "max error",
-        "ecq: bits at that error",
-        "ecq: dB at that rate",
-    ]));
+    page.push_str(&heads(&["scheme", "coded bits", "entropy", "SQNR dB", "max error", "ecq bits", "ecq dB"]));
     page.push_str("<tbody>");
     for s in &t.schemes {
         let sqnr = s.sqnr_db.map_or("<td>exact</td>".into(), |d| format!("<td>{d:.2}</td>"));

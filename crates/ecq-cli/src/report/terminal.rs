@@ -84,7 +84,7 @@ fn curve(out: &mut impl Write, pooled: &Pooled) -> Result<()> {
     }
     writeln!(
         out,
-        "\necq against the Gaussian bound D = 2^(-2R), 6.02 dB a bit; a uniform step, coded, is 0.25 bit above it"
+        "\necq against the Gaussian bound, 6.02 dB a bit (a uniform step, coded, is 0.25 bit above it)"
     )?;
     let row = |name: &str, digits: usize, of: fn(&ecq_convert::analyze::curve::Point) -> f64| {
         let numbers: Vec<_> = points.iter().map(|p| format!("{:>6.digits$}", of(p))).collect();
