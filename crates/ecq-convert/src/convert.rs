@@ -135,15 +135,19 @@ impl Job<'_> {
         }
     }
 
-    /// About how many bytes of a file are no sharing tensor.
+    /// About how many bytes of a file are no sharing tensor; rather too few where a rule decides.
     fn rest(&self, shares: &Shares) -> Result<u64> {
         let blob = |bytes: &[u8]| blob_bytes(bytes).map_err(Error::io(self.output, "compress for"));
         let mut rest = header_bytes(self.source);
         for tensor in self.source.tensors().iter().enumerate().filter(|(i, _)| !shares.has(*i)).map(|t| t.1) {
-            rest += match self.options.rules.of(&tensor.name) {
-                Some(Choice::Scheme(_) | Choice::Sqnr(_)) => tensor.len / 2,
-                _ => tensor.len,
+            let weights = tensor.shape.iter().fold(1.0, |a, &d| a * d as f64);
+            let bits = match self.options.rules.of(&tensor.name) {
+                Some(Choice::Scheme(Scheme::Ecq { bits, .. })) => bits,
+                Some(Choice::Scheme(_) | Choice::Lossless) => 2.0,
+                Some(Choice::Sqnr(db)) => db / 6.0 - 1.0,
+                Some(Choice::Keep) | None => f64::INFINITY,
             };
+            rest += ((bits.max(1.0) * weights / 8.0) as u64).min(tensor.len);
         }
         for companion in self.source.companions() {
             rest += blob(&std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?)?;

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use crate::blocks::{BlockError, BlockType, to_f32};
+use crate::blocks::{BlockError, to_f32};
 use crate::convert::{gaps, hex};
 use crate::progress::step;
 use crate::source::SourceType;
@@ -297,8 +297,7 @@ fn tensor_bytes(
     if coded.pattern.is_some() {
         return floats(&tensor, sink);
     }
-    let packer = Packer::new(coded, &tensor.side()?)
-        .ok_or_else(|| inconsistent(format!("scheme '{}' has no exact source bytes", coded.scheme)))?;
+    let packer = Packer::new(coded, tensor.side()?).map_err(|e| inconsistent(e.to_string()))?;
     tiles(
         &tensor,
         |rows, levels, out| packer.pack(rows, levels, out).map_err(|e| inconsistent(e.to_string())),
@@ -309,7 +308,7 @@ fn tensor_bytes(
 /// The bytes that a tensor had which is part of another; `None` if that one has no such part.
 fn part_bytes(reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
     let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
-    Ok(Packer::new(whole.coded(), &whole.side()?).and_then(|packer| packer.part(part.index)))
+    Ok(Packer::new(whole.coded(), whole.side()?).ok().and_then(|packer| packer.part(part.index)))
 }
 
 /// Decodes the levels of all tiles in parallel, through `map`, and hands the results to `sink` in order. `map` writes over
@@ -394,7 +393,7 @@ fn lossy_file(
 fn target(record: &TensorRecord, float: Option<Float>) -> (&TensorRecord, Dtype, Option<Float>) {
     let own = Float::named(&record.dtype);
     let dtype = named(record);
-    let read = own.is_some() || record.coded.is_some() || BlockType::from_source(&dtype).is_some();
+    let read = own.is_some() || record.coded.is_some() || dtype.block().is_some();
     // 8-bit floats stay what they are unless another type is asked for
     if read || (float.is_some() && dtype.float_bytes().is_some()) {
         let to = float.or(own).unwrap_or(Float::F32);
@@ -456,13 +455,13 @@ fn plain_floats(
     bytes: &[u8],
     mut sink: impl FnMut(&[f32]) -> Result<()>,
 ) -> std::result::Result<Result<()>, BlockError> {
-    let (unit, weights) = match BlockType::from_source(dtype) {
+    let (unit, weights) = match dtype.block() {
         Some(block) => (block.bytes(), block.weights()),
         None => (dtype.float_bytes().ok_or_else(|| BlockError::NotFloat(dtype.name().to_owned()))?, 1),
     };
     for piece in bytes.chunks(unit << 14) {
         let mut floats = vec![0.0; piece.len() / unit * weights];
-        match BlockType::from_source(dtype) {
+        match dtype.block() {
             Some(block) => block.dequantize(piece, &mut floats)?,
             None => to_f32(dtype, piece, &mut floats)?,
         }

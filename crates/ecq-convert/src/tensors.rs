@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::{Coded, Scales, Values, matrix};
+use ecq_format::directory::{Coded, Values, matrix};
 use ecq_format::encode::Levels;
 use ecq_format::pattern::FloatFormat;
 use ecq_format::plan::{Histogram, Plan};
@@ -33,7 +33,7 @@ impl<'a> SourceMatrix<'a> {
         let SourceTensor { shape, dtype, file, .. } = tensor;
         let (bytes, file) = (source.data(tensor), &source.files()[*file]);
         let (rows, cols) = matrix(shape)?;
-        let block = BlockType::from_source(dtype);
+        let block = dtype.block();
         let row_bytes = match block {
             Some(b) if cols.is_multiple_of(b.weights() as u64) => {
                 cols / b.weights() as u64 * b.bytes() as u64
@@ -112,30 +112,21 @@ impl<'a> BlockTensor<'a> {
     /// `None` if the matrix is not block-quantized.
     pub fn new(matrix: &'a SourceMatrix<'a>) -> Option<Self> {
         let block = matrix.block?;
-        let mut planes = Vec::new();
-        for i in 0..block.params() {
-            let mut bits = Vec::new();
-            block.params_of(matrix.bytes, i, &mut bits).expect("whole blocks, whose length was checked");
-            planes.push(bits.iter().map(|v| v.to_be_bytes()[0]).collect());
-            planes.push(bits.iter().map(|v| v.to_be_bytes()[1]).collect());
-        }
+        let planes = block.planes(matrix.bytes).expect("whole blocks, whose length was checked");
         let levels = BlockLevels { matrix, block };
-        let center = if block == BlockType::Q8_0 { 0 } else { 8 };
-        let histogram = ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
+        let histogram = ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, block.center());
         let plan = Plan::cheapest(&histogram, 0..=8)?;
         Some(Self { matrix, block, plan, histogram, planes })
     }
 
     /// The scheme's name in files.
     pub fn scheme(&self) -> &'static str {
-        scheme_of(self.block)
+        self.block.scheme()
     }
 
     /// From level to weight.
     pub fn values(&self) -> Values {
-        let scales = Scales::Group { size: self.block.weights() as u64, min: self.block.params() == 2 };
-        let bias = if self.block == BlockType::Q4_0 { -8.0 } else { 0.0 };
-        Values { bias, scales, ..Values::ONE }
+        self.block.values()
     }
 }
 
@@ -156,30 +147,28 @@ impl Levels for BlockLevels<'_> {
     }
 }
 
-const SCHEMES: [(&str, BlockType); 3] =
-    [("gguf-q4_0", BlockType::Q4_0), ("gguf-q4_1", BlockType::Q4_1), ("gguf-q8_0", BlockType::Q8_0)];
-
-fn scheme_of(block: BlockType) -> &'static str {
-    SCHEMES.iter().find(|s| s.1 == block).map_or("", |s| s.0)
-}
-
 /// Packs decoded levels of a lossless scheme into the bytes that the source had.
 pub struct Packer {
     block: BlockType,
-    cols: usize,
-    params: Vec<Vec<u16>>,
+    blocks_per_row: usize,
+    planes: Vec<Vec<u8>>,
 }
 
 impl Packer {
-    /// `None` if the scheme is not one whose source can be packed again.
-    pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Option<Self> {
-        let block = SCHEMES.iter().find(|s| s.0 == coded.scheme)?.1;
-        let cols = coded.cols as usize;
-        let scales = Scales::Group { size: block.weights() as u64, min: block.params() == 2 };
-        let halves =
-            |p: &[Vec<u8>]| p[0].iter().zip(&p[1]).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
-        let fits = coded.values.scales == scales && cols.is_multiple_of(block.weights());
-        fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
+    /// For a coded tensor and the planes of its side data.
+    ///
+    /// # Errors
+    /// When the scheme is not one whose source can be packed again, or values, columns or planes are not those of its blocks.
+    pub fn new(coded: &Coded, planes: Vec<Vec<u8>>) -> Result<Self, BlockError> {
+        let Coded { scheme, rows, cols, values, pattern, .. } = coded;
+        let block = BlockType::of_scheme(scheme).ok_or_else(|| BlockError::Scheme(scheme.clone()))?;
+        let weights = block.weights();
+        if *values != block.values() || pattern.is_some() || !cols.is_multiple_of(weights as u64) {
+            return Err(BlockError::Values { scheme: block.scheme(), cols: *cols, weights });
+        }
+        let blocks_per_row = *cols as usize / weights;
+        block.check_planes(*rows as usize * blocks_per_row, planes.iter().map(Vec::len))?;
+        Ok(Self { block, blocks_per_row, planes })
     }
 
     /// The bytes of a tensor that the source stores beside the codes; `None` if the scheme has no such part.
@@ -187,12 +176,16 @@ impl Packer {
         None // a block has all of its parameters in it
     }
 
-    /// Writes the bytes of whole rows of levels over `out`. Error: a level that the block cannot hold.
+    /// Writes the bytes of whole rows of levels over `out`.
+    ///
+    /// # Errors
+    /// When a block cannot hold a level or an integer scale.
     pub fn pack(&self, rows: Range<usize>, levels: &[i32], out: &mut Vec<u8>) -> Result<(), BlockError> {
-        let per_row = self.cols / self.block.weights();
-        let params: Vec<&[u16]> =
-            self.params.iter().map(|p| &p[rows.start * per_row..rows.end * per_row]).collect();
-        out.resize(rows.len() * per_row * self.block.bytes(), 0);
-        self.block.pack(levels, &params, out)
+        let blocks = rows.start * self.blocks_per_row..rows.end * self.blocks_per_row;
+        let bytes = self.block.plane_bytes();
+        let planes: Vec<&[u8]> =
+            self.planes.iter().zip(bytes).map(|(p, n)| &p[blocks.start * n..blocks.end * n]).collect();
+        out.resize(blocks.len() * self.block.bytes(), 0);
+        self.block.pack(levels, &planes, out)
     }
 }

@@ -233,7 +233,10 @@ impl Reader {
             let why = format!("a part of '{}', which is no other, coded tensor", part.of);
             return Err(self.corrupt(&tensor.name, "directory", why));
         }
-        Ok(())
+        match matrix(&tensor.shape) {
+            Some(_) => Ok(()),
+            None => Err(self.corrupt(&tensor.name, "directory", "the shape's product overflows")),
+        }
     }
 
     fn named(&self, name: &str, entry: &str) -> Result<&Entry> {

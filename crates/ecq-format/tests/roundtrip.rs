@@ -71,7 +71,7 @@ prop_compose! {
         let (name, shape) = (format!("t{seed}"), shape(rows, cols, seed));
         let matrix = matrix(rows, cols, center, kind, seed);
         let raw_bits = if fixed { raw..=raw } else { 0..=8 };
-        Coded { name, shape, matrix, profile, center, raw_bits, values, planes }
+        Coded { name, shape, matrix, profile, center, raw_bits, values, planes, predictor: None }
     }
 }
 
@@ -105,7 +105,7 @@ prop_compose! {
         };
         let named = |(i, b)| (format!("file-{i}.json"), bytes(b));
         let plain = plains.into_iter().map(|(i, (shape, seed))| plain(i, shape, seed)).collect();
-        Model { coded, floats: Vec::new(), plain, blobs: blobs.into_iter().enumerate().map(named).collect() }
+        Model { coded, plain, blobs: blobs.into_iter().enumerate().map(named).collect(), ..Model::default() }
     }
 }
 
@@ -198,6 +198,7 @@ fn every_number_of_raw_bits_and_many_tiles_in_both_codecs() {
                 raw_bits: raw..=raw,
                 values: values(scales),
                 planes,
+                predictor: None,
             };
             let model = Model { coded: vec![coded], ..Model::default() };
             let dir = tempfile::tempdir().unwrap();

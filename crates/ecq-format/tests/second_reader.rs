@@ -6,10 +6,13 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{Coded, Draw, Floats, Matrix, Model, Part, floats, one_of_everything, read};
-use ecq_format::directory::{Min, NumberFormat, Scales, Values};
+use common::forge::Forge;
+use common::sources::{self, NF4};
+use common::{Coded, Draw, Floats, Matrix, Model, Part, Piece, floats, one_of_everything, read};
+use ecq_format::directory::{self, Min, NumberFormat, Scales, Values};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
+use ecq_format::predict::Predictor;
 use serde_json::{Value, json};
 
 const READER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/reader.py");
@@ -129,7 +132,11 @@ fn expected(model: &Model) -> Vec<Value> {
         json!({"name": t.name, "levels": crc32fast::hash(&levels), "weights": crc32fast::hash(&weights)})
     });
     let plain = model.plain.iter().map(|t| json!({"name": t.name, "bytes": crc32fast::hash(&t.bytes)}));
-    coded.chain(plain).collect()
+    let pieces = model.pieces.iter().map(|t| {
+        let part = json!({"of": t.part.of, "index": t.part.index});
+        json!({"name": t.name, "part": part})
+    });
+    coded.chain(plain).chain(pieces).collect()
 }
 
 fn check(model: &Model) {
@@ -205,7 +212,8 @@ fn tensor(
     let values =
         Values { step: f64::from(0.1f32), bias: -8.0, offset: f64::from(0.3f32), scales, codebook: None };
     let shape = vec![rows as u64, cols as u64];
-    Coded { name, shape, matrix, profile, center: 0, raw_bits: raw..=raw, values, planes }
+    let (center, raw_bits, predictor) = (0, raw..=raw, None);
+    Coded { name, shape, matrix, profile, center, raw_bits, values, planes, predictor }
 }
 
 /// The value of a float from its bits, by the definition of its format.
@@ -263,6 +271,131 @@ fn the_second_reader_agrees_on_floats() {
         })
         .collect();
     assert_eq!(second_reader(&path), expected);
+}
+
+#[test]
+fn the_second_reader_agrees_on_scales_as_sources_have_them() {
+    let mut model = Model::default();
+    let mut draw = Draw(31);
+    for (shape, size) in [((7, 33), 1), ((5, 200), 32), ((12, 96), 7), ((3, 64), 64), ((1, 1), 1)] {
+        for (i, scales) in sources::scales(size).into_iter().enumerate() {
+            let profile = [Profile::Cpu, Profile::Gpu][i % 2];
+            let codebook = (i % 3 == 0).then_some(NF4);
+            let name = format!("{shape:?}.{size}.{i}");
+            model.coded.push(sources::tensor(name, shape, profile, scales, codebook, &mut draw));
+        }
+    }
+    check(&model);
+}
+
+#[test]
+fn the_second_reader_agrees_on_maps_of_more_than_256_groups() {
+    let mut draw = Draw(32);
+    let scales = Scales::Numbers { size: 2, format: NumberFormat::Bf16, min: Min::Zero, mapped: true };
+    let coded = [Profile::Cpu, Profile::Gpu].map(|profile| {
+        let tensor = sources::tensor(format!("{profile:?}"), (6, 1200), profile, scales, None, &mut draw);
+        assert!(tensor.planes[3].iter().any(|&high| high > 1), "groups above 511");
+        tensor
+    });
+    check(&Model { coded: coded.into(), ..Model::default() });
+}
+
+#[test]
+fn the_second_reader_agrees_on_codebooks() {
+    let mut model = Model::default();
+    let mut draw = Draw(33);
+    let odd = std::array::from_fn(|i| f32::from_bits(0x0123_4567 * (i as u32 + 1) & 0xbf7f_ffff));
+    let zeros = std::array::from_fn(|i| if i % 2 == 0 { 0.0 } else { -0.0 });
+    for (i, codebook) in [NF4, odd, zeros, [f32::MAX; 16]].into_iter().enumerate() {
+        for profile in [Profile::Cpu, Profile::Gpu] {
+            for scales in [
+                Scales::None,
+                Scales::RowColumn { row: true, column: true },
+                Scales::Group { size: 10, min: true },
+            ] {
+                let name = format!("{i}.{profile:?}.{scales:?}");
+                let book = Some(codebook);
+                model.coded.push(sources::tensor(name, (9, 130), profile, scales, book, &mut draw));
+            }
+        }
+    }
+    let beyond = |t: &Coded| t.matrix.levels.iter().any(|&q| !(t.center..t.center + 16).contains(&q));
+    assert!(model.coded.iter().all(beyond), "escapes that the codebook does not list");
+    check(&model);
+}
+
+/// In tiles of more than 256 rows and columns, where the codec makes such, and of more than either.
+#[test]
+fn the_second_reader_agrees_on_predictions() {
+    let mut draw = Draw(34);
+    let mut model = Model::default();
+    for (i, (predictor, profile, shape)) in [
+        (Predictor::Planar, Profile::Cpu, (521, 259)),
+        (Predictor::Up, Profile::Gpu, (540, 130)),
+        (Predictor::Left, Profile::Gpu, (140, 515)),
+        (Predictor::Up, Profile::Cpu, (530, 33)),
+        (Predictor::Left, Profile::Cpu, (33, 530)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let raw = [4, 2, 0][i % 3];
+        let name = format!("{predictor:?}.{profile:?}");
+        model.coded.push(sources::predicted(name, shape, profile, predictor, raw, &mut draw));
+    }
+    for predictor in Predictor::ALL {
+        let name = format!("{predictor:?}.book");
+        let mut small = sources::predicted(name, (3, 70), Profile::Cpu, predictor, 0, &mut draw);
+        small.values.codebook = Some(directory::Codebook(NF4));
+        model.coded.push(small);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    model.write(&path, false, 0).unwrap();
+    assert_eq!(second_reader(&path), expected(&model));
+    let found = read(&path).unwrap();
+    let heights = |i: usize| found.directory.tensors[i].coded.as_ref().map(|c| (c.tiles(), c.tile_rows));
+    assert_eq!([heights(0), heights(1), heights(2)], [Some((2, 264)), Some((2, 272)), Some((2, 72))]);
+    for (tensor, part) in model.coded.iter().zip(&found.tensors) {
+        assert!(
+            matches!(part, Part::Coded { levels, .. } if *levels == tensor.matrix.levels),
+            "{}",
+            tensor.name
+        );
+    }
+}
+
+#[test]
+fn the_second_reader_agrees_on_differences_of_more_than_eight_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    let model = one_of_everything();
+    model.write(&path, false, 0).unwrap();
+    let honest = Forge::new(&std::fs::read(&path).unwrap());
+    for predictor in Predictor::ALL {
+        // what were levels become differences, one of them 2^30
+        let mut forge = honest.clone();
+        forge.set("/version", json!(3));
+        forge.set("/tensors/0/coded/predictor", json!(predictor.name()));
+        std::fs::write(&path, forge.file()).unwrap();
+        let contents = read(&path).unwrap();
+        let Part::Coded { levels, .. } = &contents.tensors[0] else { panic!("a coded tensor") };
+        assert!(levels.iter().all(|q| (-128..=127).contains(q)) && *levels != model.coded[0].matrix.levels);
+        let mut expected = model.clone();
+        expected.coded[0].matrix.levels.clone_from(levels);
+        assert_eq!(second_reader(&path), self::expected(&expected), "{predictor:?}");
+    }
+}
+
+#[test]
+fn the_second_reader_agrees_on_parts() {
+    let mut model = one_of_everything();
+    for (i, of) in ["n", "b", "n"].into_iter().enumerate() {
+        let part = directory::Part { of: of.into(), index: i as u32 };
+        let bytes = Draw(i as u64).bytes(20);
+        model.pieces.push(Piece { name: format!("n.scales.{i}"), shape: vec![4, 5], part, bytes });
+    }
+    check(&model);
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn example() -> Model {
         raw_bits: 1..=1,
         values: values(Scales::None),
         planes: vec![],
+        predictor: None,
     };
     Model { coded: vec![coded], ..Model::default() }
 }

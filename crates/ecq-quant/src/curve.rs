@@ -10,8 +10,9 @@ use ecq_format::encode::Profile;
 use rayon::prelude::*;
 
 use crate::Error;
+use crate::native::{FAMILIES, Native};
 use crate::quantize;
-use crate::rate::{self, Search};
+use crate::rate::Search;
 use crate::scheme::BITS;
 use crate::weights::Weights;
 
@@ -19,6 +20,9 @@ use crate::weights::Weights;
 const DENSITY: f64 = 3.0;
 /// Most steps of a curve: what the widest range of rates takes twice over.
 const MOST_STEPS: usize = 64;
+
+/// The rate at which it is decided whether row and column scales pay.
+const MIDDLE: f64 = 3.0;
 
 /// A rate and the error that it buys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,22 +62,20 @@ impl Curve {
         }
         let range = quantize::range(weights)?;
         let largest = range.1.max(-range.0);
-        let (rule, planes) = quantize::scaled(weights, (row_scales, column_scales));
-        let search = Search::new(weights, &rule, &planes, profile);
+        let search = Native::new(weights, MIDDLE, (row_scales, column_scales), profile, largest).search;
         let signal = search.signal();
         if largest == 0.0 {
-            let bits = search.probe(0.0, false).rate;
-            return Ok(Self::new(n, signal, vec![Point { bits, error: 0.0 }]));
+            return Ok(Self::new(n, signal, vec![search.point(0.0, false)]));
         }
         let measured: Vec<_> =
-            [false, true].into_par_iter().map(|between| Self::measure(&search, largest, between)).collect();
+            FAMILIES.into_par_iter().map(|between| Self::measure(&search, between)).collect();
         Ok(Self::new(n, signal, measured.concat()))
     }
 
     /// One family of levels at all steps.
-    fn measure(search: &Search<'_>, largest: f32, between: bool) -> Vec<Point> {
-        let most = rate::coarsest(largest);
-        let first = search.octave_for(largest, *BITS.start()).min(most);
+    fn measure(search: &Search, between: bool) -> Vec<Point> {
+        let most = search.coarsest();
+        let first = search.octave_for(*BITS.start()).min(most);
         let mut points = Vec::new();
         // up to the rates below the range, then down to those above
         let coarser =

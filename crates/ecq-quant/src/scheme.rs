@@ -60,17 +60,23 @@ impl FromStr for Granularity {
 /// A lossy scheme.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scheme {
-    /// The native one: a uniform step for the whole tensor, chosen so that the coded tensor takes `bits` a weight.
+    /// The native one: a uniform step for the whole tensor, chosen so that the coded tensor takes `bits` a weight, and
+    /// rounding that weighs error against rate ([`rate`](crate::rate)).
     ///
-    /// Row and column scales (rms, in eighths of an octave) make the step follow the rows or columns. For a given
-    /// squared error that costs rate, 0.045 bit for rows; they are for error measures that weigh rows or columns.
+    /// Row and column scales (the square root of the rms, in eighths of an octave) make the step follow rows or columns.
+    /// If neither flag is set, they are taken where they save rate at equal error.
     Ecq {
         /// Bits a weight, all side costs of the tensor included.
         bits: f64,
-        /// Scale the step of each row.
+        /// Scale the step of each row, whether it pays or not.
         row_scales: bool,
-        /// Scale the step of each column.
+        /// Scale the step of each column, whether it pays or not.
         column_scales: bool,
+    },
+    /// A uniform quantizer without any of that, to compare with: weights go to the nearest multiple of the step.
+    Uniform {
+        /// Bits a weight, all side costs of the tensor included.
+        bits: f64,
     },
     /// 16 levels from the smallest to the largest weight.
     Affine4(Granularity),
@@ -81,7 +87,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    /// The native scheme at a rate, without row or column scales.
+    /// The native scheme at a rate, with row and column scales where they pay.
     pub fn ecq(bits: f64) -> Self {
         Self::Ecq { bits, row_scales: false, column_scales: false }
     }
@@ -100,6 +106,7 @@ impl Scheme {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Ecq { .. } => "ecq",
+            Self::Uniform { .. } => "uniform",
             Self::Affine4(_) => "affine4",
             Self::Absmax4(_) => "absmax4",
             Self::Int8(_) => "int8",
@@ -109,7 +116,9 @@ impl Scheme {
     /// Checks the parameters. Errors: [`Error::Rate`], [`Error::Group`].
     pub fn check(&self) -> Result<(), Error> {
         match *self {
-            Self::Ecq { bits, .. } if !BITS.contains(&bits) => Err(Error::Rate(bits)),
+            Self::Ecq { bits, .. } | Self::Uniform { bits } if !BITS.contains(&bits) => {
+                Err(Error::Rate(bits))
+            }
             Self::Affine4(Granularity::Group(0))
             | Self::Absmax4(Granularity::Group(0))
             | Self::Int8(Granularity::Group(0)) => Err(Error::Group),
@@ -121,7 +130,7 @@ impl Scheme {
 impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Ecq { bits, .. } => write!(f, "ecq {bits}"),
+            Self::Ecq { bits, .. } | Self::Uniform { bits } => write!(f, "{} {bits}", self.name()),
             Self::Affine4(g) | Self::Absmax4(g) | Self::Int8(g) => write!(f, "{} {g}", self.name()),
         }
     }

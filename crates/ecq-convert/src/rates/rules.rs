@@ -106,6 +106,12 @@ pub struct Sensitivities {
     of: HashMap<String, f64>,
 }
 
+impl FromIterator<(String, f64)> for Sensitivities {
+    fn from_iter<T: IntoIterator<Item = (String, f64)>>(factors: T) -> Self {
+        Self { path: PathBuf::from("(given by the caller)"), of: factors.into_iter().collect() }
+    }
+}
+
 impl Sensitivities {
     /// Reads a file such as `{"model.layers.0.mlp.down_proj.weight": 3.5}`.
     ///

@@ -42,14 +42,20 @@ impl<'a> SizeControl<'a> {
     ///
     /// Error: [`Error::Target`] with the least size that can be had, if that is above the limit.
     pub fn new(shares: &'a Shares, limit: u64, rest: u64, path: &std::path::Path) -> Result<Self> {
-        let least = shares.bytes(0).0 + rest;
-        if least > limit {
-            let why = format!(
-                "{limit} bytes are too few: at the lowest rate the file would take about {least}; ask for more"
-            );
-            return Err(Error::Target { path: path.into(), why });
+        let control = Self { shares, limit, rest, margin: 0, taken: 0, tries: 0 };
+        control.possible(path)?;
+        Ok(control)
+    }
+
+    fn possible(&self, path: &std::path::Path) -> Result<()> {
+        let (least, limit) = (self.shares.bytes(0).0 + self.rest, self.limit);
+        if least <= limit {
+            return Ok(());
         }
-        Ok(Self { shares, limit, rest, margin: 0, taken: 0, tries: 0 })
+        let why = format!(
+            "{limit} bytes are too few: at the lowest rate the file would take about {least}; ask for more"
+        );
+        Err(Error::Target { path: path.into(), why })
     }
 
     fn aim(&self) -> u64 {
@@ -88,6 +94,7 @@ impl<'a> SizeControl<'a> {
         self.margin += self.taken.saturating_sub(self.aim());
         self.rest = bytes.saturating_sub(self.taken);
         self.taken = 0;
+        self.possible(path)?;
         Ok(Verdict::Again)
     }
 }

@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 use ecq_format::Mapped;
 use ecq_format::pattern::FloatFormat;
 
+use crate::blocks::BlockType;
+
 pub use error::SourceError;
 use error::clip;
 
@@ -94,7 +96,7 @@ pub struct Companion {
 /// A tensor type that is carried through unread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OtherType {
-    /// The format's own name for it, e.g. `Q6_K` or `I64`; `type-<id>` for a GGUF id that is not known.
+    /// The format's own name for it, e.g. `IQ4_XS` or `I64`; `type-<id>` for a GGUF id that is not known.
     pub name: Cow<'static, str>,
     /// Whether the name is GGUF's (else safetensors').
     pub gguf: bool,
@@ -113,12 +115,8 @@ pub enum SourceType {
     F8E4M3,
     /// 8 bits, 5 of them exponent.
     F8E5M2,
-    /// GGUF block of 32 four-bit codes with one scale.
-    Q4_0,
-    /// GGUF block of 32 four-bit codes with scale and minimum.
-    Q4_1,
-    /// GGUF block of 32 signed bytes with one scale.
-    Q8_0,
+    /// GGUF blocks of codes and scales.
+    Block(BlockType),
     /// Any other type, carried through.
     Other(OtherType),
 }
@@ -133,10 +131,10 @@ impl SourceType {
             ("BF16", _) => Self::BF16,
             ("F8_E4M3", false) => Self::F8E4M3,
             ("F8_E5M2", false) => Self::F8E5M2,
-            ("Q4_0", true) => Self::Q4_0,
-            ("Q4_1", true) => Self::Q4_1,
-            ("Q8_0", true) => Self::Q8_0,
-            _ => Self::Other(OtherType { name, gguf }),
+            _ => match BlockType::named(&name).filter(|_| gguf) {
+                Some(block) => Self::Block(block),
+                None => Self::Other(OtherType { name, gguf }),
+            },
         }
     }
 
@@ -148,10 +146,16 @@ impl SourceType {
             Self::BF16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q8_0 => "Q8_0",
+            Self::Block(block) => block.name(),
             Self::Other(other) => &other.name,
+        }
+    }
+
+    /// The block format, if it is one.
+    pub fn block(&self) -> Option<BlockType> {
+        match *self {
+            Self::Block(block) => Some(block),
+            _ => None,
         }
     }
 

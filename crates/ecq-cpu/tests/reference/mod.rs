@@ -78,6 +78,7 @@ impl Case {
             raw_bits: raw_bits..=raw_bits,
             values,
             planes,
+            predictor: None,
         };
         Model { coded: vec![coded], ..Model::default() }
     }

@@ -2,15 +2,17 @@
 #![allow(dead_code)] // each test binary uses its part
 
 pub mod forge;
+pub mod sources;
 
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-use ecq_format::directory::{Directory, Extent, Role, Scales, SourceFile, Values};
-use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::directory::{self, Directory, Extent, Role, Scales, SourceFile, Values};
+use ecq_format::encode::{Encoder, Levels, Profile, histogram, layout};
 use ecq_format::levels::Split;
 use ecq_format::pattern::{self, FloatFormat, Pattern};
 use ecq_format::plan::Plan;
+use ecq_format::predict::{Differences, Predictor};
 use ecq_format::reader::Tensor;
 use ecq_format::side::Side;
 use ecq_format::writer::TensorHead;
@@ -73,6 +75,16 @@ pub struct Coded {
     pub raw_bits: RangeInclusive<u32>,
     pub values: Values,
     pub planes: Vec<Vec<u8>>,
+    pub predictor: Option<Predictor>,
+}
+
+/// A tensor that is side data of another.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    pub name: String,
+    pub shape: Vec<u64>,
+    pub part: directory::Part,
+    pub bytes: Vec<u8>,
 }
 
 /// A tensor to be stored as it is.
@@ -113,6 +125,7 @@ pub struct Model {
     pub coded: Vec<Coded>,
     pub floats: Vec<Floats>,
     pub plain: Vec<Plain>,
+    pub pieces: Vec<Piece>,
     pub blobs: Vec<(String, Vec<u8>)>,
 }
 
@@ -129,7 +142,12 @@ impl Model {
             let source = Extent { file: 0, offset, len: 2 * t.matrix.levels.len() as u64 };
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "BF16", source };
-            let counts = histogram(&t.matrix, t.matrix.rows, t.matrix.cols, t.center);
+            let (rows, cols) = (t.matrix.rows, t.matrix.cols);
+            let tile_rows = layout(rows as u64, cols as u64, t.profile).1 as usize;
+            let differences =
+                t.predictor.map(|predictor| Differences { levels: &t.matrix, tile_rows, cols, predictor });
+            let levels = differences.as_ref().map_or(&t.matrix as &dyn Levels, |d| d);
+            let counts = histogram(levels, rows, cols, t.center);
             let plan = match *t.raw_bits.start() {
                 // plans go no further: a level for every nibble
                 raw_bits @ 9.. => {
@@ -137,10 +155,14 @@ impl Model {
                     let freqs = Frequencies::new([16; 16]).unwrap();
                     Plan { freqs, ..Plan::for_split(&counts, split).unwrap() }
                 }
+                // a codebook begins at its centre, wherever most of the levels are
+                _ if t.values.codebook.is_some() => {
+                    Plan::for_split(&counts, Split { raw_bits: 0, center: t.center }).unwrap()
+                }
                 _ => Plan::cheapest(&counts, t.raw_bits.clone()).unwrap(),
             };
-            let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, &t.matrix).unwrap();
-            writer.coded(head, &encoder, &Side::new(&t.planes), |_| true)?;
+            let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, levels).unwrap();
+            writer.coded(head, &encoder.predicted(t.predictor), &Side::new(&t.planes), |_| true)?;
         }
         for t in &self.floats {
             let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
@@ -156,6 +178,12 @@ impl Model {
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: &t.dtype, source };
             writer.plain(head, t.stored, &t.bytes)?;
+        }
+        for t in &self.pieces {
+            let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
+            offset += source.len;
+            let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "U8", source };
+            writer.part(head, t.part.clone(), &t.bytes)?;
         }
         for (name, bytes) in &self.blobs {
             writer.blob(name, Role::Companion, bytes)?;
@@ -182,6 +210,7 @@ pub enum Part {
     Plain(Vec<u8>),
     Coded { levels: Vec<i32>, planes: Vec<Vec<u8>> },
     Floats { pattern: Pattern, levels: Vec<i32>, bytes: Vec<u8> },
+    Of(directory::Part),
 }
 
 /// Reads all there is, so that every checksum is looked at.
@@ -192,7 +221,7 @@ pub fn read(path: &Path) -> Result<Contents> {
     for record in &reader.directory().tensors {
         contents.tensors.push(match reader.load(record)? {
             Tensor::Plain(bytes) => Part::Plain(bytes.to_vec()),
-            Tensor::Part(_) => unreachable!("models of these tests have no parts"),
+            Tensor::Part(part) => Part::Of(part.clone()),
             Tensor::Coded(tensor) => {
                 let (mut levels, mut tile) = (Vec::new(), Vec::new());
                 let (mut bytes, mut floats) = (Vec::new(), Vec::new());
@@ -254,6 +283,7 @@ pub fn one_of_everything() -> Model {
         raw_bits,
         values,
         planes,
+        predictor: None,
     };
     let row_scales = Scales::RowColumn { row: true, column: false };
     let plain = |name: &str, dtype: &str, stored, shape: &[u64], bytes: &[u8]| Plain {
@@ -280,6 +310,7 @@ pub fn one_of_everything() -> Model {
             plain("odd", "Q6_K", None, &[256], &draw.bytes(21)),
         ],
         floats: vec![],
+        pieces: vec![],
         blobs: vec![("config.json".into(), b"[1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]".into())],
     }
 }
