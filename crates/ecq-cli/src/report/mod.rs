@@ -199,7 +199,7 @@ fn lossless(pooled: &Pooled) -> Vec<String> {
     if let Some(b) = &pooled.blocks {
         all.push(format!(
             "Without loss: levels have {:.3} bits of entropy, coded {:.3}; a scale or minimum has {:.3} bits of \
-             order-0 entropy as a 16-bit number, coded {:.3} ({:+.3}).",
+             order-0 entropy, coded {:.3} ({:+.3}).",
             b.level_entropy, b.level_bits, b.number_entropy, b.number_bits, b.number_excess
         ));
     }

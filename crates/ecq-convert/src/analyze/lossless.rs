@@ -1,6 +1,9 @@
 //! What coding without loss gives, and how near it comes to the entropies: floats by their bit patterns, weights that
 //! are quantized already by their levels and scales.
 
+use std::collections::HashMap;
+
+use ecq_format::directory::{Min, Scales};
 use ecq_format::encode::{Encoder, Profile};
 use ecq_format::pattern::{self, FloatFormat};
 use ecq_format::plan::entropy;
@@ -44,9 +47,9 @@ pub struct BlockAnalysis {
     pub level_bits: f64,
     /// Scales, and minima where the type has them.
     pub numbers: Vec<NumberAnalysis>,
-    /// How many 16-bit scales and minima there are.
+    /// How many scales and minima there are.
     pub number_count: u64,
-    /// Their order-0 entropy as 16-bit numbers, in bits a number.
+    /// Their order-0 entropy, each kind on its own, as the numbers that the source has; in bits a number.
     pub number_entropy: f64,
     /// Coded bits a number, tables included.
     pub number_bits: f64,
@@ -54,16 +57,18 @@ pub struct BlockAnalysis {
     pub number_excess: f64,
 }
 
-/// The scales, or the minima, of a tensor.
+/// The scales of a tensor, or the minima.
 #[derive(Clone, Debug, Serialize)]
 pub struct NumberAnalysis {
-    /// `scale` or `minimum`.
+    /// `scale`, `minimum`, or what else the format has.
     pub what: String,
+    /// Bits of a number in the source's format, widened to whole bytes.
+    pub bits: u32,
     /// How many.
     pub count: u64,
     /// Distinct values.
     pub distinct: u64,
-    /// Order-0 entropy as 16-bit numbers, in bits a number.
+    /// Order-0 entropy in bits a number.
     pub entropy: f64,
 }
 
@@ -144,7 +149,7 @@ pub(super) fn blocks(
     let side_bits = 8.0 * side::encode(&blocks.planes).len().next_multiple_of(8) as f64;
     let weights = shape[0] * shape[1];
     let n = weights as f64;
-    let numbers = numbers(&blocks.planes);
+    let numbers = numbers(&blocks.values().scales, &blocks.planes);
     let number_count = numbers.iter().map(|x| x.count).sum::<u64>();
     let entropy = numbers.iter().map(|x| x.entropy * x.count as f64).sum::<f64>();
     let each = number_count.max(1) as f64;
@@ -171,20 +176,48 @@ pub(super) fn blocks(
     Ok(Some((made, SchemeAnalysis::new(LOSSLESS.into(), sum, Some(&blocks.histogram)))))
 }
 
-/// Order-0 entropy of the 16-bit numbers whose high and low bytes these planes are, pair by pair.
-fn numbers(planes: &[Vec<u8>]) -> Vec<NumberAnalysis> {
-    let analyze = |(i, pair): (usize, &[Vec<u8>])| {
-        let mut counts = vec![0u64; 1 << 16];
-        let (high, low) = (&pair[0], &pair[1]);
-        high.iter().zip(low).for_each(|(&h, &l)| counts[usize::from(u16::from_be_bytes([h, l]))] += 1);
+/// What the planes of a source's scales hold, in order: names, and bytes of a number, each a plane.
+fn parts(scales: &Scales) -> Vec<(&'static str, usize)> {
+    let both = |n: usize, min: bool| [("scale", n)].into_iter().chain(min.then_some(("minimum", n)));
+    match *scales {
+        Scales::None => Vec::new(),
+        Scales::RowColumn { row, column } => {
+            row.then_some(("row", 1)).into_iter().chain(column.then_some(("column", 1))).collect()
+        }
+        Scales::Group { min, .. } => both(2, min).collect(),
+        Scales::Numbers { format, min, mapped, .. } => {
+            let zero = (min == Min::Zero).then_some(("zero", 1));
+            let map = mapped.then_some(("group", 2));
+            both(format.bytes(), min == Min::Number).chain(zero).chain(map).collect()
+        }
+        Scales::Nested { min, .. } => {
+            let outer = [("outer scale", 2)].into_iter().chain(min.then_some(("outer minimum", 2)));
+            both(1, min).chain(outer).collect()
+        }
+        Scales::Lookup { .. } => vec![("scale", 1), ("table", 4), ("outer scale", 4)],
+    }
+}
+
+/// Order-0 entropy of each kind of number that a source has beside its levels.
+fn numbers(scales: &Scales, planes: &[Vec<u8>]) -> Vec<NumberAnalysis> {
+    let mut planes = planes.iter();
+    let analyze = |(what, bytes): (&str, usize)| {
+        let own: Vec<&Vec<u8>> = planes.by_ref().take(bytes).collect();
+        let count = own.iter().map(|p| p.len()).min().unwrap_or(0);
+        let mut counts: HashMap<u32, u64> = HashMap::new();
+        for i in 0..count {
+            let number = own.iter().fold(0, |number, plane| number << 8 | u32::from(plane[i]));
+            *counts.entry(number).or_default() += 1;
+        }
         NumberAnalysis {
-            what: if i == 0 { "scale" } else { "minimum" }.into(),
-            count: high.len() as u64,
-            distinct: counts.iter().filter(|&&c| c > 0).count() as u64,
-            entropy: entropy(counts.iter().copied()),
+            what: what.into(),
+            bits: 8 * bytes as u32,
+            count: count as u64,
+            distinct: counts.len() as u64,
+            entropy: entropy(counts.values().copied()),
         }
     };
-    planes.chunks_exact(2).enumerate().map(analyze).collect()
+    parts(scales).into_iter().map(analyze).collect()
 }
 
 impl FloatAnalysis {
@@ -244,12 +277,16 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_counted_as_sixteen_bits() {
+    fn numbers_are_counted_as_the_source_has_them() {
         let high: Vec<u8> = (0..64u8).map(|i| i % 4).collect();
         let low: Vec<u8> = (0..64u8).map(|i| i / 4 % 4).collect();
-        let found = numbers(&[high.clone(), low, high, vec![9; 64]]);
+        let scales = Scales::Group { size: 32, min: true };
+        let found = numbers(&scales, &[high.clone(), low, high, vec![9; 64]]);
         assert_eq!(found.iter().map(|n| n.distinct).collect::<Vec<_>>(), [16, 4]);
         assert_eq!(found.iter().map(|n| n.entropy).collect::<Vec<_>>(), [4.0, 2.0]);
-        assert_eq!(found[1].what, "minimum");
+        assert_eq!((&*found[1].what, found[1].bits), ("minimum", 16));
+        let scales = Scales::Nested { size: 16, supers: 16, bias: 0, min: false };
+        let found = numbers(&scales, &[(0..64).collect(), vec![1; 4], vec![1, 1, 2, 2]]);
+        assert_eq!(found.iter().map(|n| (n.count, n.entropy)).collect::<Vec<_>>(), [(64, 6.0), (4, 1.0)]);
     }
 }

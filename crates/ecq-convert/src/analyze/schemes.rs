@@ -22,12 +22,14 @@ pub const LISTED: std::ops::RangeInclusive<f64> = 1.5..=5.0;
 /// The scheme whose error the summaries take for comparison: what 4-bit formats with scales in binary16 commonly do.
 pub const COMMON: Scheme = Scheme::Absmax4(Granularity::Group(32));
 
-/// The classic schemes that are compared with the native one. A new scheme is added here.
+/// The schemes that are compared with the native one. A new one is added here, its bits without entropy coding in
+/// `stored_bits` below.
 pub fn classic() -> Vec<Scheme> {
     use Granularity::{Group, Row, Tensor};
     let mut all: Vec<Scheme> = [Tensor, Row, Group(64), Group(128)].map(Scheme::Affine4).into();
     all.extend([Tensor, Row, Group(32), Group(64), Group(128)].map(Scheme::Absmax4));
     all.extend([Tensor, Row].map(Scheme::Int8));
+    all.extend([2.5, 3.5, 4.5].map(|bits| Scheme::Uniform { bits }));
     all
 }
 
@@ -36,8 +38,8 @@ pub fn classic() -> Vec<Scheme> {
 pub struct SchemeAnalysis {
     /// The scheme and its granularity or rate.
     pub scheme: String,
-    /// Bits a weight without entropy coding: levels of 4 or 8 bits, scales and minima of 16. Of the native scheme and of
-    /// lossless coding: the coded bits and the source's.
+    /// Bits a weight without entropy coding: levels of 4 or 8 bits, scales and minima of 16. Of uniform quantizers: the coded
+    /// bits; of lossless coding: the source's.
     pub stored_bits: f64,
     /// Order-0 entropy of the levels, in bits a weight; of floats coded without loss that of their exponents, and all other
     /// bits.
