@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use ecq_convert::rates::Choice;
 
+use crate::report::memory::Memory;
+
 /// Models at their entropy: smaller at equal quality, or exactly as they were.
 #[derive(Parser)]
 #[command(name = "ecq", version, about, propagate_version = true)]
@@ -56,14 +58,8 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Show rate and distortion of every scheme on a model
-    Analyze {
-        /// The model
-        input: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what entropy coding is worth for a model: rate and distortion of every scheme
+    Analyze(Analyze),
 }
 
 #[derive(clap::Args)]
@@ -114,6 +110,41 @@ pub struct Convert {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(clap::Args)]
+pub struct Analyze {
+    /// A .gguf or .safetensors file, an index of shards, or a Hugging Face folder
+    #[arg(required_unless_present = "chip")]
+    pub input: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Write a row for each tensor and scheme; - prints them instead of tables
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write a report as a page for browsers, complete in one file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(long)]
+    pub force: bool,
+    /// Only tensors whose whole name matches; * stands for anything. Can be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub only: Vec<globset::Glob>,
+    /// No tensors whose whole name matches; takes precedence over --only
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub except: Vec<globset::Glob>,
+    /// Project tokens a second at a memory bandwidth, such as 150GB/s
+    #[arg(long, value_name = "RATE", value_parser = Memory::bandwidth, conflicts_with = "chip")]
+    pub bandwidth: Option<Memory>,
+    /// Project tokens a second at a chip's published bandwidth; "list" shows the names
+    #[arg(long, value_name = "NAME", value_parser = Memory::chip)]
+    pub chip: Option<Memory>,
+}
+
+fn pattern(text: &str) -> Result<globset::Glob, String> {
+    globset::Glob::new(text).map_err(|e| e.kind().to_string())
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

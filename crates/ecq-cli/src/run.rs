@@ -8,7 +8,7 @@ use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::rates::rules::SQNR;
 use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
 use ecq_convert::source::{Source, SourceKind, SourceLimits};
-use ecq_convert::{analyze, convert, inspect, restore, verify};
+use ecq_convert::{convert, inspect, restore, verify};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
@@ -18,6 +18,7 @@ use ecq_quant::{Prediction, Scheme};
 use crate::args::{self, Args, Command, PredictorName, SchemeName};
 use crate::output;
 use crate::progress::Bar;
+use crate::report;
 
 /// Rate of the native scheme when none is asked for: what absmax int4 with groups of 32 stores, at 5 dB less error.
 const DEFAULT_BITS: f64 = 4.5;
@@ -55,11 +56,7 @@ pub fn run(args: Args) -> Result<()> {
             bar.finish();
             if args.quiet { Ok(()) } else { output::restored(&restored) }
         }
-        Command::Analyze { input, json } => {
-            let analysis = analyze::analyze(&input, &bar)?;
-            bar.finish();
-            if json { output::json(&analysis) } else { output::analysis(&input, &analysis) }
-        }
+        Command::Analyze(analyze) => report::run(&analyze, &bar),
     }
 }
 
