@@ -91,7 +91,8 @@ pub fn schemes() -> Vec<Scheme> {
         Scheme::Int8(Granularity::Tensor),
         Scheme::Int8(Granularity::Row),
     ];
-    all.extend([2.5, 3.0, 3.5, 4.0, 4.5].map(Scheme::ecq));
+    all.extend([2.0, 3.5].map(|bits| Scheme::Uniform { bits }));
+    all.extend([2.0, 2.5, 3.0, 3.5, 4.0, 4.5].map(Scheme::ecq));
     all
 }
 
