@@ -88,10 +88,13 @@ pub struct Convert {
     /// may be given several times, the last that matches counts
     #[arg(long = "tensor", value_name = "PATTERN=WHAT", value_parser = rule)]
     pub tensors: Vec<(String, Choice)>,
-    /// Weights that share a scale, for affine4, absmax4 and int8: a number of columns, "row" or "tensor"
-    /// [default: tensor for affine4, 32 for absmax4, row for int8]
+    /// Weights that share a scale, for affine4, absmax4, nf4 and int8: a number of columns, "row" or "tensor"
+    /// [default: tensor for affine4, 32 for absmax4, 64 for nf4, row for int8]
     #[arg(long, value_name = "N|row|tensor", value_parser = group)]
     pub group: Option<ecq_quant::Granularity>,
+    /// int8: code differences from a prediction by neighbours; auto measures and keeps the cheapest [default: none]
+    #[arg(long)]
+    pub predictor: Option<PredictorName>,
     /// ecq: scale the step of each row by its rms
     #[arg(long)]
     pub row_scales: bool,
@@ -154,8 +157,24 @@ pub enum SchemeName {
     Affine4,
     /// 15 levels around zero
     Absmax4,
+    /// The 16 values of NF4
+    Nf4,
     /// 255 levels around zero
     Int8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PredictorName {
+    /// The cheapest of all, by measurement
+    Auto,
+    /// No prediction
+    None,
+    /// The level to the left
+    Left,
+    /// The level above
+    Up,
+    /// Left plus above less above left
+    Planar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -57,11 +57,12 @@ pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -
             Target::Size(bytes) => format!("ecq within {}", mb(bytes)),
         },
     };
-    let coded = i.tensors.iter().filter(|t| t.scheme != "plain").count();
+    let coded = i.tensors.iter().filter(|t| t.table_entropy.is_some()).count();
+    let parts = i.tensors.iter().filter(|t| t.part_of.is_some()).count();
     let mut out = stdout().lock();
     writeln!(out, "{}: {what}, {} of {}", path.display(), mb(t.file_bytes), mb(t.source_bytes))?;
     write!(out, "  {coded} tensors coded at {:.3} bits a weight, ", t.coded_bits)?;
-    writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded)?;
+    writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded - parts)?;
     if i.lossless && coded == 0 {
         writeln!(out, "  no tensor is of a type that lossless coding makes smaller; --scheme ecq quantizes")?;
     }
@@ -96,14 +97,16 @@ pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
     )?;
     for t in &i.tensors {
         let table = t.table_entropy.map_or("-".into(), |e| format!("{e:.3}"));
+        let coding = match &t.part_of {
+            Some(of) => format!("in {}", clean(of, 18)),
+            None => format!("{:<9} {}", clean(&t.scheme, 9), t.codec),
+        };
         writeln!(
             out,
-            "{:<44} {:>16} {:<5} {:<9} {:<11} {:>7.3} {table:>7} {:>10}",
+            "{:<44} {:>16} {:<5} {coding:<21} {:>7.3} {table:>7} {:>10}",
             clean(&t.name, 44),
             shape(&t.shape),
             clean(&t.dtype, 5),
-            clean(&t.scheme, 9),
-            t.codec,
             t.bits,
             mb(t.stored_bytes)
         )?;
@@ -164,7 +167,7 @@ pub fn verification(path: &Path, against: Option<&Path>, v: &Verification) -> Re
         writeln!(out, "identical to the source, byte for byte")?;
     }
     let changed: Vec<_> =
-        v.tensors.iter().filter(|t| t.scheme == "plain" && t.exact == Some(false)).collect();
+        v.tensors.iter().filter(|t| t.entropy.is_none() && t.exact == Some(false)).collect();
     for tensor in &changed {
         writeln!(out, "{}: differs from the source", clean(&tensor.name, 60))?;
     }

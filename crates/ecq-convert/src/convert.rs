@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
-use ecq_format::directory::{Extent, Role, SourceFile};
+use ecq_format::directory::{self, Extent, Part, SourceFile};
 use ecq_format::encode::{Encoder, Profile};
 use ecq_format::side::Side;
 use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes};
@@ -20,6 +20,7 @@ use crate::progress::step;
 use crate::rates::share::{Shares, quantize_error};
 use crate::rates::size::{SizeControl, Verdict};
 use crate::rates::{Choice, RateControl, Rules, Target};
+use crate::source::packed::{Packed, Role};
 use crate::source::{self, FileFormat, Source, SourceLimits, SourceTensor, SourceType};
 use crate::tensors::{BlockTensor, SourceMatrix};
 use crate::{Error, Progress, Result};
@@ -88,6 +89,7 @@ pub fn convert_source(
 ) -> Result<u64> {
     refuse_input(source, output)?;
     options.rules.check(source)?;
+    check_packed(source, options)?;
     // before any work: the name may be taken
     drop(Writer::create(output, options.overwrite, 0)?);
     let mut job = Job { source, output, options, progress, sums: None };
@@ -140,7 +142,12 @@ impl Job<'_> {
         let blob = |bytes: &[u8]| blob_bytes(bytes).map_err(Error::io(self.output, "compress for"));
         let mut rest = header_bytes(self.source);
         for tensor in self.source.tensors().iter().enumerate().filter(|(i, _)| !shares.has(*i)).map(|t| t.1) {
-            let weights = tensor.shape.iter().fold(1.0, |a, &d| a * d as f64);
+            let shape = match self.source.role(tensor) {
+                Role::Member => continue, // goes with its tensor
+                Role::Main(packed) => &packed.shape,
+                Role::Free | Role::Kept => &tensor.shape,
+            };
+            let weights = shape.iter().fold(1.0, |a, &d| a * d as f64);
             let bits = match self.options.rules.of(&tensor.name) {
                 Some(Choice::Scheme(Scheme::Ecq { bits, .. })) => bits,
                 Some(Choice::Scheme(_) | Choice::Lossless) => 2.0,
@@ -198,29 +205,79 @@ impl Job<'_> {
         let (source, progress) = (self.source, self.progress);
         let mut plain = Vec::new();
         for (index, tensor) in source.tensors().iter().enumerate() {
+            let role = source.role(tensor);
+            if let Role::Member = role {
+                continue; // goes with its tensor
+            }
             let rule = self.options.rules.of(&tensor.name);
             let before = writer.position();
-            let coded = self.code(tensor, rule.unwrap_or_else(|| choice(index)), writer)?;
+            let choice = rule.unwrap_or_else(|| choice(index));
+            let coded = self.code(tensor, choice, writer)?;
             if !coded {
-                plain.push((tensor, plain_type(tensor)));
+                plain.push(tensor);
             }
             if rule.is_none() && SourceMatrix::new(source, tensor).is_some() {
                 took(if coded { writer.position() - before } else { tensor.len });
             }
+            if let Role::Main(packed) = role {
+                self.members(packed, &tensor.name, coded, choice, writer, &mut plain)?;
+            }
             step(progress, 0)?;
         }
+        let mut plain: Vec<_> = plain.into_iter().map(|tensor| (tensor, plain_type(tensor))).collect();
         plain.sort_by_key(|(_, dtype)| std::cmp::Reverse(dtype.map_or(8, |d| d.bitsize())));
         for (tensor, dtype) in plain {
-            writer.plain(head(tensor), dtype, source.data(tensor))?;
+            writer.plain(head(tensor, &tensor.shape), dtype, source.data(tensor))?;
             source.files()[tensor.file].used(tensor.len);
             step(progress, tensor.len)?;
         }
         Ok(())
     }
 
+    /// What belongs to a packed tensor: recorded with it where it was coded without loss, left out where it was quantized
+    /// anew, kept where it was not coded.
+    fn members<'s>(
+        &'s self,
+        packed: &Packed,
+        main: &str,
+        coded: bool,
+        choice: Choice,
+        writer: &mut Writer,
+        plain: &mut Vec<&'s SourceTensor>,
+    ) -> Result<()> {
+        let tensors = self.source.tensors();
+        let lossless = choice == Choice::Lossless;
+        let mut rest: Vec<usize> = packed.beside.clone();
+        match (coded, lossless) {
+            (true, true) => {
+                for (index, &part) in (0..).zip(&packed.parts) {
+                    let (tensor, part) = (&tensors[part], Part { of: main.into(), index });
+                    writer.part(head(tensor, &tensor.shape), part, self.source.data(tensor))?;
+                    step(self.progress, tensor.len)?;
+                }
+            }
+            (true, false) => {
+                let gone = packed.parts.iter().chain(&packed.beside);
+                return step(self.progress, gone.map(|&i| tensors[i].len).sum());
+            }
+            (false, _) => rest.extend(&packed.parts),
+        }
+        for tensor in rest.into_iter().map(|i| &tensors[i]) {
+            if !self.code(tensor, choice, writer)? {
+                plain.push(tensor);
+            }
+        }
+        Ok(())
+    }
+
     /// Codes a tensor if it can be and gains by it.
     fn code(&self, tensor: &SourceTensor, choice: Choice, writer: &mut Writer) -> Result<bool> {
-        let Some(matrix) = SourceMatrix::new(self.source, tensor) else { return Ok(false) };
+        let matrix = match choice {
+            Choice::Keep => None,
+            Choice::Lossless => SourceMatrix::any(self.source, tensor),
+            Choice::Scheme(_) | Choice::Sqnr(_) => SourceMatrix::new(self.source, tensor),
+        };
+        let Some(matrix) = matrix else { return Ok(false) };
         let go_on = |rows| {
             self.progress.advance(matrix.used(rows));
             !self.progress.cancelled()
@@ -240,14 +297,25 @@ impl Job<'_> {
             }
         };
         let quantized = Quantized::new(scheme, &matrix, profile).map_err(&failed)?;
-        let encoder = quantized.encoder(&tensor.shape, profile).map_err(&failed)?;
-        store(tensor, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
+        let encoder = quantized.encoder(matrix.shape(), profile).map_err(&failed)?;
+        store(tensor, &matrix, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
     }
 }
 
 /// A guess of the length of the header.
 fn header_bytes(source: &Source) -> u64 {
     source.tensors().iter().map(|t| 8 * t.name.len() as u64 + 1200).sum::<u64>() + 4096
+}
+
+/// Tells which packed tensors are kept; refuses to quantize a model of which nobody knows how it is packed.
+fn check_packed(source: &Source, options: &Options) -> Result<()> {
+    let kept = |name: &str| match options.rules.of(name) {
+        Some(choice) => matches!(choice, Choice::Keep | Choice::Lossless),
+        None => matches!(options.treatment, Treatment::Lossless),
+    };
+    source.explained(kept)?;
+    source.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    Ok(())
 }
 
 /// An input that is memory-mapped must not be replaced. Error: [`Error::OntoInput`] if `output` is a file of the source.
@@ -260,10 +328,10 @@ pub fn refuse_input(source: &Source, output: &Path) -> Result<()> {
     }
 }
 
-fn head(tensor: &SourceTensor) -> TensorHead<'_> {
+fn head<'a>(tensor: &'a SourceTensor, shape: &'a [u64]) -> TensorHead<'a> {
     let &SourceTensor { file, offset, len, .. } = tensor;
     let source = Extent { file, offset, len };
-    TensorHead { name: &tensor.name, shape: &tensor.shape, dtype: tensor.dtype.name(), source }
+    TensorHead { name: &tensor.name, shape, dtype: tensor.dtype.name(), source }
 }
 
 /// Codes a tensor without loss if it is of a type that can be and gains by it.
@@ -278,18 +346,20 @@ fn exact(
     let unstorable = |why| failed(ecq_quant::Error::Unstorable(why));
     if let Some(blocks) = BlockTensor::new(matrix) {
         let (scheme, values, plan) = (blocks.scheme(), blocks.values(), &blocks.plan);
-        let encoder = Encoder::new(scheme, &tensor.shape, values, profile, plan, &blocks);
-        return store(tensor, writer, &encoder.map_err(unstorable)?, plan.bits, &blocks.planes, go_on);
+        let encoder = Encoder::new(scheme, matrix.shape(), values, profile, plan, &blocks);
+        let encoder = encoder.map_err(unstorable)?;
+        return store(tensor, matrix, writer, &encoder, plan.bits, &blocks.planes, go_on);
     }
     let planned = matrix.floats().and_then(|(f, b)| Some((pattern::plan(f, b, matrix.cols())?, b)));
     let Some(((pattern, plan), bytes)) = planned else { return Ok(false) };
-    let encoder = Encoder::floats(FLOATS, &tensor.shape, profile, &plan, pattern, bytes);
-    store(tensor, writer, &encoder.map_err(unstorable)?, plan.bits, &[], go_on)
+    let encoder = Encoder::floats(FLOATS, matrix.shape(), profile, &plan, pattern, bytes);
+    store(tensor, matrix, writer, &encoder.map_err(unstorable)?, plan.bits, &[], go_on)
 }
 
 /// Writes a coded tensor unless it would take more than the source does.
 fn store(
     tensor: &SourceTensor,
+    matrix: &SourceMatrix<'_>,
     writer: &mut Writer,
     encoder: &Encoder<'_>,
     bits: f64,
@@ -299,11 +369,11 @@ fn store(
     // states, tables, index and directory come on top of the levels
     let side = Side::new(planes);
     let about = bits / 8.0 + side.bytes() as f64 + 256.0;
-    if about >= tensor.len as f64 {
+    if about >= matrix.source_bytes() as f64 {
         tracing::debug!(tensor = tensor.name, "coding does not make it smaller");
         return Ok(false);
     }
-    writer.coded(head(tensor), encoder, &side, go_on)?;
+    writer.coded(head(tensor, matrix.shape()), encoder, &side, go_on)?;
     Ok(true)
 }
 
@@ -329,11 +399,11 @@ pub(crate) fn plain_type(tensor: &SourceTensor) -> Option<Dtype> {
 fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
     for companion in source.companions() {
         let bytes = std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?;
-        writer.blob(&companion.name, Role::Companion, &bytes)?;
+        writer.blob(&companion.name, directory::Role::Companion, &bytes)?;
     }
     let mut files = Vec::new();
     for (i, file) in source.files().iter().enumerate() {
-        let verbatim = writer.blob(&file.name, Role::Verbatim, &verbatim(source, i)?)?;
+        let verbatim = writer.blob(&file.name, directory::Role::Verbatim, &verbatim(source, i)?)?;
         let format = match file.format {
             FileFormat::Gguf => "gguf",
             FileFormat::Safetensors => "safetensors",

@@ -298,15 +298,23 @@ fn tensor_bytes(
         return floats(&tensor, sink);
     }
     let packer = Packer::new(coded, tensor.side()?).map_err(|e| inconsistent(e.to_string()))?;
-    tiles(
-        &tensor,
-        |rows, levels, out| packer.pack(rows, levels, out).map_err(|e| inconsistent(e.to_string())),
-        |bytes: &Vec<u8>| sink(bytes),
-    )
+    let mut whole = packer.whole(record.source.len).map_err(|e| inconsistent(e.to_string()))?;
+    let pack = |rows: Range<usize>, levels: &[i32], out: &mut (Range<usize>, Vec<u8>)| {
+        out.0 = rows.clone();
+        packer.pack(rows, levels, &mut out.1).map_err(|e| inconsistent(e.to_string()))
+    };
+    tiles(&tensor, pack, |(rows, bytes)| match &mut whole {
+        Some(whole) => {
+            whole.place(rows, bytes);
+            Ok(())
+        }
+        None => sink(bytes),
+    })?;
+    whole.map_or(Ok(()), |whole| sink(whole.bytes()))
 }
 
 /// The bytes that a tensor had which is part of another; `None` if that one has no such part.
-fn part_bytes(reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
+pub(crate) fn part_bytes(reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
     let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
     Ok(Packer::new(whole.coded(), whole.side()?).ok().and_then(|packer| packer.part(part.index)))
 }

@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::convert::sha256;
 use crate::inspect::bits;
 use crate::progress::step;
-use crate::restore::{source_file, tiles};
+use crate::restore::{part_bytes, source_file, tiles};
+use crate::source::packed::Role;
 use crate::source::{Source, SourceLimits, SourceTensor};
 use crate::tensors::SourceMatrix;
 use crate::{Error, Progress, Result};
@@ -42,7 +43,7 @@ pub struct TensorCheck {
     pub name: String,
     /// Number of weights.
     pub weights: u64,
-    /// Scheme, or "plain".
+    /// Scheme; "plain", or "part" of another tensor.
     pub scheme: String,
     /// Bytes in the file.
     pub stored_bytes: u64,
@@ -140,8 +141,13 @@ fn counterpart<'a>(
     let not = |why: String| Error::NotTheSource { path: reader.path().into(), source_path: path.into(), why };
     let found = source.tensors().iter().find(|t| t.name == record.name);
     let found = found.ok_or_else(|| not(format!("it has no tensor '{}'", record.name)))?;
-    if found.shape != record.shape || found.dtype.name() != record.dtype {
-        let (shape, dtype) = (&found.shape, found.dtype.name());
+    // coded, it has the shape of the weights
+    let shape = match source.role(found) {
+        Role::Main(packed) if record.coded.is_some() => &packed.shape,
+        _ => &found.shape,
+    };
+    if *shape != record.shape || found.dtype.name() != record.dtype {
+        let dtype = found.dtype.name();
         return Err(not(format!(
             "tensor '{}' is {dtype} {shape:?} there, expected {} {:?}",
             record.name, record.dtype, record.shape
@@ -172,9 +178,14 @@ fn check(
     };
     match reader.load(record)? {
         Tensor::Plain(bytes) => check.exact = original.map(|(s, t)| s.data(t) == bytes),
-        Tensor::Part(_) => {}
+        Tensor::Part(part) => {
+            check.scheme = "part".into();
+            if let Some((source, tensor)) = original {
+                check.exact = Some(part_bytes(reader, part)?.is_some_and(|b| b == source.data(tensor)));
+            }
+        }
         Tensor::Coded(tensor) => {
-            let matrix = original.and_then(|(s, t)| SourceMatrix::new(s, t));
+            let matrix = original.and_then(|(s, t)| SourceMatrix::any(s, t));
             let (entropy, escapes, distortion) = decode(&tensor, matrix.as_ref())?;
             (check.entropy, check.escapes) = (Some(entropy), escapes);
             if let Some(d) = distortion {

@@ -8,6 +8,8 @@ use ecq_convert::blocks::BlockType;
 use ecq_convert::convert::{Options, Treatment, convert};
 use ecq_convert::inspect::inspect;
 use ecq_convert::restore::{Float, restore};
+use ecq_convert::source::{Source, SourceLimits};
+use ecq_convert::tensors::SourceMatrix;
 use ecq_convert::verify::verify;
 use ecq_convert::{Error, Silent};
 use ecq_format::directory::{Extent, Role, Scales, SourceFile, Values};
@@ -17,7 +19,9 @@ use ecq_format::side::Side;
 use ecq_format::writer::{TensorHead, Writer};
 use ecq_format::{Limits, Reader};
 use ecq_quant::Scheme;
+use ecq_quant::weights::Weights;
 use safetensors::tensor::SafeTensors;
+use sha2::{Digest, Sha256};
 
 const ROWS: usize = 96;
 const COLS: usize = 512;
@@ -90,8 +94,8 @@ fn model(folder: &Path) -> PathBuf {
 
 fn converted(source: &Path, treatment: Treatment, profile: Profile) -> Reader {
     let file = source.with_extension("ecq");
-    convert(source, &file, &Options { profile, overwrite: true, ..Options::new(treatment) }, &Silent)
-        .unwrap();
+    let options = Options { profile, overwrite: true, ..Options::new(treatment) };
+    convert(source, &file, &options, &Silent).unwrap();
     Reader::open(&file, Limits::default()).unwrap()
 }
 
@@ -132,6 +136,44 @@ fn weights_of_a_lossless_file_are_those_of_the_blocks() {
         let found = found.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap()));
         assert!(found.eq(expected), "{kind:?}");
     }
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+}
+
+#[test]
+fn weights_of_a_model_of_other_tools_are_those_that_they_read() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sources");
+    let source = sources.join("kquants.gguf");
+    let sums = std::fs::read_to_string(sources.join("kquants.sha256")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("model.ecq");
+    convert(&source, &file, &Options::new(Treatment::Lossless), &Silent).unwrap();
+    let reader = Reader::open(&file, Limits::default()).unwrap();
+    let verified = verify(&reader, Some(&source), &Silent).unwrap();
+    assert_eq!(verified.identical, Some(true));
+    let back = folder.path().join("back.gguf");
+    restore(&reader, &back, None, false, &Silent).unwrap();
+    assert!(std::fs::read(&back).unwrap() == std::fs::read(&source).unwrap());
+
+    let opened = Source::open(&source, &SourceLimits::default()).unwrap();
+    let (mut seen, mut coded) = (Vec::new(), 0);
+    for (sum, name) in sums.lines().map(|line| line.split_once("  ").unwrap()) {
+        let tensor = opened.tensors().iter().find(|t| t.name == name).unwrap();
+        let Some(matrix) = SourceMatrix::new(&opened, tensor) else { continue };
+        let mut weights = vec![0.0f32; matrix.rows() * matrix.cols()];
+        matrix.fill(0..matrix.rows(), &mut weights);
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        assert_eq!(sha256(&bytes), sum, "{name}");
+        seen.extend(matrix.block());
+        let check = verified.tensors.iter().find(|t| t.name == name).unwrap();
+        assert_eq!(check.exact, Some(true), "{name}");
+        coded += usize::from(check.scheme == matrix.block().unwrap().scheme());
+    }
+    // the matrices are small: codes of two bits, which are nearly all random, do not gain
+    assert!(coded >= 8, "only {coded} of {} are coded", seen.len());
+    assert!(BlockType::ALL.iter().all(|kind| seen.contains(kind)), "only {seen:?}");
 }
 
 #[test]

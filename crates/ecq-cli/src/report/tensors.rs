@@ -53,9 +53,9 @@ pub fn table(page: &mut String, a: &Analysis) {
 pub fn details(page: &mut String, a: &Analysis) {
     page.push_str("<h2>Each tensor</h2>\n");
     for t in &a.tensors {
-        let _ = write!(
+        let _ = writeln!(
             page,
-            "<details><summary>{} <span>{} weights</span></summary>\n",
+            "<details><summary>{} <span>{} weights</span></summary>",
             escaped(&t.name),
             count(t.weights)
         );

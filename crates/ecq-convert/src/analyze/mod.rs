@@ -21,6 +21,7 @@ pub use tensor::TensorAnalysis;
 
 use crate::progress::step;
 use crate::source::Source;
+use crate::source::packed::Role;
 use crate::tensors::SourceMatrix;
 use crate::{Error, Progress, Result};
 use curve::{Curve, Point};
@@ -114,6 +115,8 @@ pub fn analyze(
     wanted: &(dyn Fn(&str) -> bool + Sync),
     progress: &dyn Progress,
 ) -> Result<Analysis> {
+    source.explained(|_| false)?;
+    source.notes().iter().for_each(|note| tracing::warn!("{note}"));
     let model = input.file_name().unwrap_or(input.as_os_str()).to_string_lossy().into_owned();
     let (chosen, others): (Vec<_>, Vec<_>) = source.tensors().iter().partition(|t| wanted(&t.name));
     if let (Some(first), true) = (others.first(), chosen.is_empty()) {
@@ -124,7 +127,10 @@ pub fn analyze(
     let (mut tensors, mut plain) = (Vec::new(), Vec::new());
     for tensor in chosen {
         let Some(matrix) = SourceMatrix::new(source, tensor) else {
-            plain.push(PlainTensor { name: tensor.name.clone(), bytes: tensor.len });
+            // what belongs to packed levels is counted with them
+            if !matches!(source.role(tensor), Role::Member) {
+                plain.push(PlainTensor { name: tensor.name.clone(), bytes: tensor.len });
+            }
             step(progress, tensor.len)?;
             continue;
         };

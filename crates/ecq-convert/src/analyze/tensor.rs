@@ -65,7 +65,7 @@ impl TensorAnalysis {
     ) -> Result<Self, E> {
         let (rows, cols) = (matrix.rows(), matrix.cols());
         let weights = rows * cols;
-        let source_bits = 8.0 * tensor.len as f64 / weights as f64;
+        let source_bits = 8.0 * matrix.source_bytes() as f64 / weights as f64;
         let held = if weights <= HELD { read(matrix) } else { Vec::new() };
         let dense = Dense::new(&held, cols).filter(|_| !held.is_empty());
         let source: &dyn Weights = dense.as_ref().map_or(matrix, |dense| dense);
@@ -103,7 +103,7 @@ impl TensorAnalysis {
         step(share)?;
         Ok(Self {
             name: tensor.name.clone(),
-            shape: tensor.shape.clone(),
+            shape: matrix.shape().to_vec(),
             dtype: tensor.dtype.name().into(),
             weights: weights as u64,
             source_bits,

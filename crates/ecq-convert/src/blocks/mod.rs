@@ -84,6 +84,16 @@ pub enum BlockError {
         /// Weights in a block.
         weights: usize,
     },
+    /// Values or shape are not those of a scheme of packed levels.
+    #[error("values, or the {rows} x {cols} weights, are not those of scheme '{scheme}'")]
+    Packed {
+        /// The scheme.
+        scheme: &'static str,
+        /// Rows of the matrix.
+        rows: u64,
+        /// Columns.
+        cols: u64,
+    },
     /// Not a float type.
     #[error("{0} is not a float type that can be read")]
     NotFloat(String),

@@ -7,6 +7,7 @@
 mod error;
 mod folder;
 mod gguf;
+pub mod packed;
 mod safetensors;
 
 use std::borrow::Cow;
@@ -22,6 +23,7 @@ use crate::blocks::BlockType;
 
 pub use error::SourceError;
 use error::clip;
+use packed::{Joined, Role};
 
 /// Bounds on what is read from a file before its contents are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,6 +207,7 @@ pub struct Source {
     left_out: Vec<String>,
     tensors: Vec<SourceTensor>,
     architecture: Option<String>,
+    joined: Joined,
 }
 
 impl Source {
@@ -227,6 +230,7 @@ impl Source {
     fn from_file(path: &Path, name: String, limits: &SourceLimits) -> Result<Self, SourceError> {
         let map = map_file(path)?;
         let mut source = Self::empty(SourceKind::Safetensors);
+        let mut texts = Vec::new();
         let format = if map.starts_with(gguf::MAGIC) {
             source.kind = SourceKind::Gguf;
             let model = gguf::parse(path, &map, limits)?;
@@ -237,19 +241,24 @@ impl Source {
             let found = map[..map.len().min(4)].to_vec();
             return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
         } else {
-            source.tensors = safetensors::parse(path, &map, 0, limits)?;
+            let (tensors, found) = safetensors::parse(path, &map, 0, limits)?;
+            (source.tensors, texts) = (tensors, vec![found]);
             FileFormat::Safetensors
         };
         source.files.push(SourceFile { name, path: path.into(), format, map });
+        source.join(path.parent().unwrap_or(Path::new("")), &texts);
         Ok(source)
     }
 
     fn from_folder(plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
         let mut source = Self::empty(SourceKind::Folder);
+        let mut texts = Vec::new();
         for (file, name) in plan.shards.into_iter().enumerate() {
             let path = plan.folder.join(&name);
             let map = map_file(&path)?;
-            source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
+            let (mut tensors, found) = safetensors::parse(&path, &map, file, limits)?;
+            source.tensors.append(&mut tensors);
+            texts.push(found);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
             source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
         }
@@ -259,7 +268,16 @@ impl Source {
         }
         source.companions = plan.companions;
         source.left_out = plan.left_out;
+        source.join(&plan.folder, &texts);
         Ok(source)
+    }
+
+    /// Finds out which tensors are packed and belong together.
+    fn join(&mut self, folder: &Path, texts: &[packed::Texts]) {
+        // GGUF has its own types for that
+        if self.kind != SourceKind::Gguf {
+            self.joined = packed::join(&self.files, &self.tensors, folder, texts);
+        }
     }
 
     fn empty(kind: SourceKind) -> Self {
@@ -270,6 +288,7 @@ impl Source {
             left_out: Vec::new(),
             tensors: Vec::new(),
             architecture: None,
+            joined: Joined::default(),
         }
     }
 
@@ -301,6 +320,29 @@ impl Source {
     /// The `general.architecture` of a GGUF file.
     pub fn architecture(&self) -> Option<&str> {
         self.architecture.as_deref()
+    }
+
+    /// What one of this source's tensors is to those that are quantized already.
+    pub fn role(&self, tensor: &SourceTensor) -> Role<'_> {
+        self.joined.role(&tensor.name)
+    }
+
+    /// Remarks on packed tensors that are kept as they are, each kind of them once.
+    pub fn notes(&self) -> &[String] {
+        self.joined.notes()
+    }
+
+    /// Checks that the source says how tensors that look like GPTQ's or AWQ's are packed, unless one is `kept`.
+    pub(crate) fn explained(&self, kept: impl Fn(&str) -> bool) -> Result<(), SourceError> {
+        match self.joined.unexplained().filter(|name| !kept(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let tensor = self.tensors.iter().find(|t| t.name == name);
+                let path = tensor.map_or(PathBuf::new(), |t| self.files[t.file].path.clone());
+                let path = path.parent().map_or(path.clone(), Path::to_path_buf);
+                Err(SourceError::Unexplained { path, tensor: clip(name) })
+            }
+        }
     }
 
     /// The bytes of one of this source's tensors.
