@@ -101,7 +101,7 @@ fn list(out: &mut impl Write, kinds: &[Kind<'_>]) -> Result<()> {
     writeln!(out, "\n{:<34} {:>4} {:>8} {:>7} {:>7}  {same:>15}", "", "", "", "max", "outl.")?;
     writeln!(
         out,
-        "{:<34} {:>4} {:>8} {:>7} {:>7}  {:>7} {:>7}  weights, -4..4 rms",
+        "{:<34} {:>4} {:>8} {:>7} {:>7}  {:>7} {:>7}  -4..4 rms",
         "tensors, the largest first", "", "weights", "/ rms", "/ 10^6", "bits", "saved"
     )?;
     for kind in kinds.iter().take(LISTED) {
