@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use ecq_convert::rates::Choice;
 
+use crate::report::memory::Memory;
+
 /// Models at their entropy: smaller at equal quality, or exactly as they were.
 #[derive(Parser)]
 #[command(name = "ecq", version, about, propagate_version = true)]
@@ -56,14 +58,8 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Show rate and distortion of every scheme on a model
-    Analyze {
-        /// The model
-        input: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what entropy coding is worth for a model: rate and distortion of every scheme
+    Analyze(Analyze),
 }
 
 #[derive(clap::Args)]
@@ -92,10 +88,13 @@ pub struct Convert {
     /// may be given several times, the last that matches counts
     #[arg(long = "tensor", value_name = "PATTERN=WHAT", value_parser = rule)]
     pub tensors: Vec<(String, Choice)>,
-    /// Weights that share a scale, for affine4, absmax4 and int8: a number of columns, "row" or "tensor"
-    /// [default: tensor for affine4, 32 for absmax4, row for int8]
+    /// Weights that share a scale, for affine4, absmax4, nf4 and int8: a number of columns, "row" or "tensor"
+    /// [default: tensor for affine4, 32 for absmax4, 64 for nf4, row for int8]
     #[arg(long, value_name = "N|row|tensor", value_parser = group)]
     pub group: Option<ecq_quant::Granularity>,
+    /// int8: code differences from a prediction by neighbours; auto measures and keeps the cheapest [default: none]
+    #[arg(long)]
+    pub predictor: Option<PredictorName>,
     /// ecq: scale the step of each row by its rms
     #[arg(long)]
     pub row_scales: bool,
@@ -113,6 +112,41 @@ pub struct Convert {
     pub json: bool,
 }
 
+#[derive(clap::Args)]
+pub struct Analyze {
+    /// A .gguf or .safetensors file, an index of shards, or a Hugging Face folder
+    #[arg(required_unless_present = "chip")]
+    pub input: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Write a row for each tensor and scheme; - prints them instead of tables
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write a report as a page for browsers, complete in one file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(long)]
+    pub force: bool,
+    /// Only tensors whose whole name matches; * stands for anything. Can be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub only: Vec<globset::Glob>,
+    /// No tensors whose whole name matches; takes precedence over --only
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub except: Vec<globset::Glob>,
+    /// Project tokens a second at a memory bandwidth, such as 150GB/s
+    #[arg(long, value_name = "RATE", value_parser = Memory::bandwidth, conflicts_with = "chip")]
+    pub bandwidth: Option<Memory>,
+    /// Project tokens a second at a chip's published bandwidth; "list" shows the names
+    #[arg(long, value_name = "NAME", value_parser = Memory::chip)]
+    pub chip: Option<Memory>,
+}
+
+fn pattern(text: &str) -> Result<globset::Glob, String> {
+    globset::Glob::new(text).map_err(|e| e.kind().to_string())
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SchemeName {
     /// Nothing is lost: the source comes back byte for byte
@@ -123,8 +157,24 @@ pub enum SchemeName {
     Affine4,
     /// 15 levels around zero
     Absmax4,
+    /// The 16 values of NF4
+    Nf4,
     /// 255 levels around zero
     Int8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PredictorName {
+    /// The cheapest of all, by measurement
+    Auto,
+    /// No prediction
+    None,
+    /// The level to the left
+    Left,
+    /// The level above
+    Up,
+    /// Left plus above less above left
+    Planar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

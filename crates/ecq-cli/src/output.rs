@@ -4,7 +4,6 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use anyhow::Result;
-use ecq_convert::analyze::{Analysis, SchemeAnalysis};
 use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::inspect::Inspection;
 use ecq_convert::rates::Target;
@@ -29,7 +28,7 @@ fn mb(bytes: u64) -> String {
     }
 }
 
-fn shape(shape: &[u64]) -> String {
+pub fn shape(shape: &[u64]) -> String {
     if shape.is_empty() {
         return "scalar".into();
     }
@@ -37,7 +36,7 @@ fn shape(shape: &[u64]) -> String {
 }
 
 /// Names come from files: control characters must not reach the terminal.
-fn clean(name: &str, width: usize) -> String {
+pub fn clean(name: &str, width: usize) -> String {
     let name: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let count = name.chars().count();
     if count <= width {
@@ -204,64 +203,4 @@ pub fn restored(restored: &Restored) -> Result<()> {
     }
     writeln!(out, "written to {}", restored.path.display())?;
     Ok(())
-}
-
-pub fn analysis(path: &Path, a: &Analysis) -> Result<()> {
-    let mut out = stdout().lock();
-    for tensor in &a.tensors {
-        let name = clean(&tensor.name, 60);
-        writeln!(
-            out,
-            "\n{name}  {} {}, {:.2} bits a weight",
-            shape(&tensor.shape),
-            tensor.dtype,
-            tensor.source_bits
-        )?;
-        heading(&mut out)?;
-        tensor.schemes.iter().try_for_each(|s| scheme(&mut out, s))?;
-    }
-    writeln!(
-        out,
-        "\n{}: {} tensors pooled, {} stored as they are",
-        path.display(),
-        a.tensors.len(),
-        a.plain.len()
-    )?;
-    heading(&mut out)?;
-    a.pooled.iter().try_for_each(|s| scheme(&mut out, s))?;
-    writeln!(
-        out,
-        "\nentropy: of the levels; coded: with scales, tables and start states, all in bits a weight."
-    )?;
-    writeln!(out, "A rate means nothing without the error beside it.")?;
-    Ok(())
-}
-
-fn heading(out: &mut impl Write) -> Result<()> {
-    writeln!(
-        out,
-        "  {:<16} {:>8} {:>8} {:>8} {:>10} {:>9}  levels",
-        "scheme", "entropy", "coded", "SQNR dB", "max error", "escapes"
-    )?;
-    Ok(())
-}
-
-fn scheme(out: &mut impl Write, s: &SchemeAnalysis) -> Result<()> {
-    let sqnr = s.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
-    write!(out, "  {:<16} {:>8.3} {:>8.3} {sqnr:>8} {:>10.2e}", s.scheme, s.entropy, s.bits, s.max_error)?;
-    let escapes = if s.escapes == 0.0 { "-".into() } else { format!("{:.3} %", 100.0 * s.escapes) };
-    let bars = if s.histogram.is_empty() {
-        String::new()
-    } else {
-        format!("{} {} {}", s.levels.0, bars(&s.histogram), s.levels.1)
-    };
-    writeln!(out, " {escapes:>9}  {bars}")?;
-    Ok(())
-}
-
-/// A row of block characters.
-fn bars(shares: &[f64]) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = shares.iter().fold(0.0, |a: f64, &b| a.max(b));
-    shares.iter().map(|&s| if s == 0.0 { ' ' } else { BLOCKS[((s / most * 8.0) as usize).min(7)] }).collect()
 }

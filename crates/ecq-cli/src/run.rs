@@ -8,15 +8,17 @@ use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::rates::rules::SQNR;
 use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
 use ecq_convert::source::{Source, SourceKind, SourceLimits};
-use ecq_convert::{analyze, convert, inspect, restore, verify};
+use ecq_convert::{convert, inspect, restore, verify};
 use ecq_format::encode::Profile;
+use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
 use ecq_quant::scheme::BITS;
-use ecq_quant::{Granularity, Scheme};
+use ecq_quant::{Prediction, Scheme};
 
-use crate::args::{self, Args, Command, SchemeName};
+use crate::args::{self, Args, Command, PredictorName, SchemeName};
 use crate::output;
 use crate::progress::Bar;
+use crate::report;
 
 /// Rate of the native scheme when none is asked for: what absmax int4 with groups of 32 stores, at 5 dB less error.
 const DEFAULT_BITS: f64 = 4.5;
@@ -54,11 +56,7 @@ pub fn run(args: Args) -> Result<()> {
             bar.finish();
             if args.quiet { Ok(()) } else { output::restored(&restored) }
         }
-        Command::Analyze { input, json } => {
-            let analysis = analyze::analyze(&input, &bar)?;
-            bar.finish();
-            if json { output::json(&analysis) } else { output::analysis(&input, &analysis) }
-        }
+        Command::Analyze(analyze) => report::run(&analyze, &bar),
     }
 }
 
@@ -92,7 +90,7 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
 
 /// Options that do not go together are refused before any work.
 fn check(args: &args::Convert) -> Result<()> {
-    let grouped = matches!(args.scheme, Some(SchemeName::Affine4 | SchemeName::Absmax4 | SchemeName::Int8));
+    let grouped = !matches!(args.scheme, None | Some(SchemeName::Ecq | SchemeName::Lossless));
     if args.scheme.is_some_and(|s| s != SchemeName::Ecq) && native_options(args) {
         bail!(
             "--bits, --sqnr, --size, --sensitivities, --row-scales and --column-scales are for --scheme ecq; the other \
@@ -100,7 +98,10 @@ fn check(args: &args::Convert) -> Result<()> {
         );
     }
     if args.group.is_some() && !grouped {
-        bail!("--group is for --scheme affine4, absmax4 and int8");
+        bail!("--group is for --scheme affine4, absmax4, nf4 and int8");
+    }
+    if args.predictor.is_some() && args.scheme != Some(SchemeName::Int8) {
+        bail!("--predictor is for --scheme int8");
     }
     if let Some(bits) = args.bits.filter(|bits| !BITS.contains(bits)) {
         bail!("--bits {bits}: expected {} to {} bits a weight", BITS.start(), BITS.end());
@@ -132,10 +133,27 @@ fn treatment(args: &args::Convert, kind: SourceKind) -> Result<Treatment> {
             let sensitivities = sensitivities.unwrap_or_default();
             return Ok(Treatment::Shared(RateControl { target, sensitivities, row_scales, column_scales }));
         }
-        SchemeName::Affine4 => Scheme::Affine4(args.group.unwrap_or(Granularity::Tensor)),
-        SchemeName::Absmax4 => Scheme::Absmax4(args.group.unwrap_or(Granularity::Group(32))),
-        SchemeName::Int8 => Scheme::Int8(args.group.unwrap_or(Granularity::Row)),
+        SchemeName::Affine4 => Scheme::named("affine4", args.group),
+        SchemeName::Absmax4 => Scheme::named("absmax4", args.group),
+        SchemeName::Nf4 => Scheme::named("nf4", args.group),
+        SchemeName::Int8 => Scheme::named("int8", args.group).map(|s| predicted(s, args.predictor)),
     };
+    let scheme = scheme.context("a scheme without a name")?;
     scheme.check()?;
     Ok(Treatment::Lossy(scheme))
+}
+
+/// int8 with the prediction that is asked for.
+fn predicted(scheme: Scheme, predictor: Option<PredictorName>) -> Scheme {
+    let prediction = match predictor {
+        None | Some(PredictorName::None) => return scheme,
+        Some(PredictorName::Auto) => Prediction::Auto,
+        Some(PredictorName::Left) => Prediction::By(Predictor::Left),
+        Some(PredictorName::Up) => Prediction::By(Predictor::Up),
+        Some(PredictorName::Planar) => Prediction::By(Predictor::Planar),
+    };
+    match scheme {
+        Scheme::Int8(granularity) => Scheme::Int8Predicted(granularity, prediction),
+        other => other,
+    }
 }

@@ -318,8 +318,8 @@ fn check_packed(source: &Source, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// An input that is memory-mapped must not be replaced.
-fn refuse_input(source: &Source, output: &Path) -> Result<()> {
+/// An input that is memory-mapped must not be replaced. Error: [`Error::OntoInput`] if `output` is a file of the source.
+pub fn refuse_input(source: &Source, output: &Path) -> Result<()> {
     let Ok(real) = output.canonicalize() else { return Ok(()) };
     let paths = source.files().iter().map(|f| &f.path).chain(source.companions().iter().map(|c| &c.path));
     match paths.into_iter().find(|p| p.canonicalize().is_ok_and(|p| p == real)) {

@@ -83,6 +83,16 @@ pub enum Error {
         /// The difference.
         why: String,
     },
+    /// No tensor of the source is wanted.
+    #[error("{}: none of the {tensors} tensors has a name that is asked for; the first is '{first}'", path.display())]
+    NoneWanted {
+        /// The source.
+        path: PathBuf,
+        /// How many tensors it has.
+        tensors: usize,
+        /// The name of the first.
+        first: String,
+    },
     /// A pattern of tensor names that is none, or that no name matches.
     #[error("pattern '{pattern}': {why}")]
     Pattern {

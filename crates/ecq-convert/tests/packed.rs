@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ecq_convert::analyze::analyze;
+use ecq_convert::analyze::{Analysis, analyze};
 use ecq_convert::convert::{Options, Treatment, convert};
 use ecq_convert::inspect::{Inspection, inspect};
 use ecq_convert::restore::{Float, restore};
@@ -127,6 +127,10 @@ fn weights(reader: &Reader, folder: &Path) -> BTreeMap<String, Vec<u8>> {
     tensors.into_iter().map(|(name, view)| (name, view.data().to_vec())).collect()
 }
 
+fn analyzed(folder: &Path) -> Result<Analysis, Error> {
+    analyze(&Source::open(folder, &SourceLimits::default())?, folder, &|_| true, &Silent)
+}
+
 #[test]
 fn packed_models_come_back_byte_for_byte_and_smaller() {
     for (name, scheme, suffix, parts) in FIXTURES {
@@ -186,7 +190,7 @@ fn packed_models_can_be_quantized_anew() {
         assert!(layer.sqnr_db.unwrap() > 17.0, "{name}: {:?} dB", layer.sqnr_db);
         let back = weights(&reader, folder.path());
         assert_eq!(back[&main].len(), 4 * 128 * 512 / if name == "mlx8" { 2 } else { 1 });
-        let analysis = analyze(&fixture(name), &Silent).unwrap();
+        let analysis = analyzed(&fixture(name)).unwrap();
         let layer = analysis.tensors.iter().find(|t| t.name == main).unwrap();
         assert_eq!((layer.shape.last(), layer.schemes[0].scheme.as_str()), (Some(&512), "lossless"));
         assert!(analysis.tensors.iter().all(|t| !t.name.ends_with(".scales")), "{name}");
@@ -315,7 +319,7 @@ fn gptq_without_a_word_on_how_is_refused_by_name() {
         assert!(found.tensors.iter().all(|t| t.part_of.is_none()));
         let refused = [
             convert(folder.path(), &folder.path().join("x.ecq"), &lossy(), &Silent).unwrap_err(),
-            analyze(folder.path(), &Silent).unwrap_err(),
+            analyzed(folder.path()).unwrap_err(),
         ];
         for error in refused {
             let text = error.to_string();

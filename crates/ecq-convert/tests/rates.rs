@@ -1,4 +1,5 @@
 //! Bits shared among tensors: targets are met, sharing beats not sharing, rules and sensitivities do what they say.
+#![allow(clippy::unwrap_used)]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
+use common::sources;
 use common::{Coded, Draw, Matrix, Model, Part, Plain, VERBATIM, one_of_everything, read, values};
 use ecq_format::directory::{Role, Scales, Values};
 use ecq_format::encode::Profile;
@@ -41,7 +42,12 @@ fn scales(rows: usize, cols: usize, kind: u32, seed: u64) -> (Scales, Vec<Vec<u8
         2 => (Scales::RowColumn { row: false, column: true }, vec![cols]),
         3 => (Scales::RowColumn { row: true, column: true }, vec![rows, cols]),
         4 => (Scales::Group { size, min: false }, vec![rows * groups; 2]),
-        _ => (Scales::Group { size, min: true }, vec![rows * groups; 4]),
+        5 => (Scales::Group { size, min: true }, vec![rows * groups; 4]),
+        _ => {
+            let all = sources::scales(size);
+            let scales = all[draw.below(all.len() as u32) as usize];
+            return (scales, sources::planes(scales, rows, cols, &mut draw));
+        }
     };
     let spread = 1 + draw.below(255);
     let plane = |n: usize| (0..n).map(|_| draw.below(spread) as u8).collect();
@@ -62,7 +68,7 @@ prop_compose! {
         rows in prop_oneof![Just(1usize), 1usize..12, 1usize..260],
         cols in prop_oneof![Just(1usize), 1usize..70, Just(256usize), 1usize..400],
         gpu: bool, kind in 0u32..5, center in -1000i32..1000, raw in 0u32..=8, fixed: bool,
-        scaled in 0u32..6, seed: u64, step: f32, offset in -1f32..1.0,
+        scaled in 0u32..9, seed: u64, step: f32, offset in -1f32..1.0,
     ) -> Coded {
         let (scales, planes) = scales(rows, cols, scaled, seed);
         let step = if step.is_finite() { step } else { 1.0 };

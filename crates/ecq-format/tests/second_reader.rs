@@ -304,7 +304,7 @@ fn the_second_reader_agrees_on_maps_of_more_than_256_groups() {
 fn the_second_reader_agrees_on_codebooks() {
     let mut model = Model::default();
     let mut draw = Draw(33);
-    let odd = std::array::from_fn(|i| f32::from_bits(0x0123_4567 * (i as u32 + 1) & 0xbf7f_ffff));
+    let odd = std::array::from_fn(|i| f32::from_bits((0x0123_4567 * (i as u32 + 1)) & 0xbf7f_ffff));
     let zeros = std::array::from_fn(|i| if i % 2 == 0 { 0.0 } else { -0.0 });
     for (i, codebook) in [NF4, odd, zeros, [f32::MAX; 16]].into_iter().enumerate() {
         for profile in [Profile::Cpu, Profile::Gpu] {

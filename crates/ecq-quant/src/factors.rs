@@ -9,7 +9,7 @@ use ecq_format::encode::Profile;
 use ecq_format::side::Side;
 use rayon::prelude::*;
 
-use crate::rate::{Probe, Sample, Search};
+use crate::rate::{Sample, Search};
 use crate::rule::Factors;
 use crate::values::octaves;
 use crate::weights::{Dense, Weights, map_pieces};
@@ -56,18 +56,19 @@ impl Scaling {
     }
 }
 
-/// Whether rows, columns, or both should have factors at this rate: measured on a sample of the matrix at equal rate, the
-/// bytes of the factors included. `found` is what the sample gives without.
+/// Whether rows, columns, or both should have factors at a rate, for one family of levels: measured at equal rate, the
+/// bytes of the factors included. Factors are from a sample of the matrix, rate and error from a part of that.
 pub(crate) fn worthwhile(
     weights: &dyn Weights,
     sample: &Sample,
-    found: &Probe,
+    (bits, between): (f64, bool),
     lambda: f64,
     profile: Profile,
 ) -> (bool, bool) {
     let Some(matrix) = Dense::new(&sample.weights, sample.cols) else { return (false, false) };
+    let part = sample.part();
     let share = weights.rows() as f64 / sample.rows.len().max(1) as f64;
-    let saved = |&(row, column): &(bool, bool)| {
+    let try_it = |&(row, column): &(bool, bool)| {
         let mut scaling = Scaling::new(&matrix, row, column);
         let side = scaling.planes.iter().enumerate().map(|(i, plane)| {
             let bytes = Side::new(std::slice::from_ref(plane)).bytes() as f64;
@@ -75,20 +76,25 @@ pub(crate) fn worthwhile(
         });
         let side = side.sum::<f64>() as usize;
         if row {
-            // rows of the sample to where they are in the matrix
+            // from the rows of the sample to where they are in the matrix
             let mut all = vec![1.0; weights.rows()];
             sample.rows.iter().zip(&scaling.factors.row).for_each(|(&r, &f)| all[r] = f);
             scaling.factors.row = all;
         }
-        let search = Search::new(weights, sample.sorted(&scaling.factors), side, profile, lambda, 0.0);
-        let scaled = search.meet(found.rate, &[found.steps.between]);
-        // a bit halves the error twice
-        (found.error / scaled.error).log2() / 2.0 - (scaled.rate - found.rate)
+        let sorted = part.sorted(&scaling.factors);
+        Search::new(weights, sorted, side, profile, lambda, 0.0).meet(bits, &[between])
     };
-    let kinds = [(true, false), (false, true), (true, true)];
-    let all: Vec<f64> = kinds.par_iter().map(saved).collect();
-    let best = all.iter().zip(kinds).filter(|(saved, _)| **saved > WORTH).max_by(|a, b| a.0.total_cmp(b.0));
-    if found.error > 0.0 { best.map_or((false, false), |b| b.1) } else { (false, false) }
+    const KINDS: [(bool, bool); 4] = [(false, false), (true, false), (false, true), (true, true)];
+    let found: Vec<_> = KINDS.par_iter().map(try_it).collect();
+    let mut best = (WORTH, KINDS[0]);
+    for (scaled, kind) in found.iter().zip(KINDS).skip(1) {
+        // a bit halves the error twice
+        let saved = (found[0].error / scaled.error).log2() / 2.0 - (scaled.rate - found[0].rate);
+        if found[0].error > 0.0 && saved > best.0 {
+            best = (saved, kind);
+        }
+    }
+    best.1
 }
 
 /// Root mean squares of rows and of columns.

@@ -1,9 +1,10 @@
 //! Schemes of one scale (and minimum) for each group of columns.
 
-use ecq_format::directory::{Scales, Values};
+use ecq_format::directory::{Codebook, Scales, Values};
 use half::f16;
 
 use crate::Error;
+use crate::groups::planes_of;
 use crate::quantize::{Quantized, bounds};
 use crate::rule::Rule;
 use crate::scheme::{Granularity, Scheme};
@@ -43,17 +44,7 @@ pub(crate) fn grouped<'a>(
         groups.map(bounds).map(|(low, high, _)| fit(low, high)).collect::<Vec<_>>()
     });
     let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
-    // a power of two brings all scales and minima into the range of binary16
-    let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
-    let step = if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
-    let (mut planes, mut stored) = (Vec::new(), Vec::new());
-    for param in 0..1 + usize::from(affine) {
-        let halves = fits.iter().map(|&(s, m)| f16::from_f32(if param == 0 { s } else { m } / step));
-        let bits: Vec<[u8; 2]> = halves.clone().map(|h| h.to_bits().to_be_bytes()).collect();
-        planes.push(bits.iter().map(|b| b[0]).collect());
-        planes.push(bits.iter().map(|b| b[1]).collect());
-        stored.push(halves.map(|h| h.to_f32() * step).collect::<Vec<_>>());
-    }
+    let (step, planes, mut stored) = halves(&fits, affine);
     let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
     let scale = stored.pop().unwrap_or_default();
     let scales = Scales::Group { size: size as u64, min: affine };
@@ -66,4 +57,68 @@ pub(crate) fn grouped<'a>(
         planes,
         center,
     )
+}
+
+/// Scales (and minima) as binary16 numbers times a power of two that brings them all into range: that power, the planes of
+/// their bytes, and what they became.
+fn halves(fits: &[(f32, f32)], affine: bool) -> (f32, Vec<Vec<u8>>, Vec<Vec<f32>>) {
+    let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
+    let step = if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
+    let (mut planes, mut stored) = (Vec::new(), Vec::new());
+    for param in 0..1 + usize::from(affine) {
+        let halves = fits.iter().map(|&(s, m)| f16::from_f32(if param == 0 { s } else { m } / step));
+        planes.extend(planes_of(halves.clone().map(|h| h.to_bits().to_be_bytes())));
+        stored.push(halves.map(|h| h.to_f32() * step).collect());
+    }
+    (step, planes, stored)
+}
+
+/// The values of NF4: quantiles of the normal distribution, scaled to -1..=1, with a zero among them (Dettmers et al. 2023,
+/// QLoRA).
+pub const NF4: [f32; 16] = [
+    -1.0,
+    -0.696_192_8,
+    -0.525_073_05,
+    -0.394_917_5,
+    -0.284_441_38,
+    -0.184_773_43,
+    -0.091_050_036,
+    0.0,
+    0.079_580_3,
+    0.160_930_2,
+    0.246_112_3,
+    0.337_915_24,
+    0.440_709_83,
+    0.562_617,
+    0.722_956_84,
+    1.0,
+];
+
+/// Each group's largest magnitude is its scale, and weights go to the nearest value of a codebook times that.
+pub(crate) fn listed<'a>(
+    scheme: Scheme,
+    weights: &'a dyn Weights,
+    granularity: Granularity,
+    range: (f32, f32),
+    book: [f32; 16],
+) -> Result<Quantized<'a>, Error> {
+    let cols = weights.cols();
+    let codebook = Some(Codebook(book));
+    let thresholds = std::array::from_fn(|i| (book[i] + book[i + 1]) / 2.0);
+    let Some(size) = granularity.columns(cols as u64) else {
+        let step = range.1.max(-range.0);
+        let rule = Rule::Listed { size: cols, scale: vec![step; weights.rows()], thresholds };
+        let values = Values { step: step.into(), codebook, ..Values::ONE };
+        return Quantized::build(scheme, weights, values, rule, Vec::new(), 0);
+    };
+    let pieces = map_pieces(weights, |_, w| {
+        let groups = w.chunks_exact(cols).flat_map(|row| row.chunks(size as usize));
+        groups.map(bounds).map(|(low, high, _)| (high.max(-low), 0.0)).collect::<Vec<_>>()
+    });
+    let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
+    let (step, planes, mut stored) = halves(&fits, false);
+    let rule = Rule::Listed { size: size as usize, scale: stored.pop().unwrap_or_default(), thresholds };
+    let values =
+        Values { step: step.into(), scales: Scales::Group { size, min: false }, codebook, ..Values::ONE };
+    Quantized::build(scheme, weights, values, rule, planes, 0)
 }

@@ -16,7 +16,7 @@
 pub mod curve;
 mod error;
 mod factors;
-mod grouped;
+pub mod grouped;
 pub mod groups;
 pub mod measure;
 mod native;
@@ -30,4 +30,4 @@ pub mod weights;
 
 pub use curve::Curve;
 pub use error::Error;
-pub use scheme::{Granularity, Scheme};
+pub use scheme::{Granularity, Prediction, Scheme};

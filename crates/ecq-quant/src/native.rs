@@ -18,6 +18,8 @@ pub(crate) const FAMILIES: [bool; 2] = [false, true];
 pub(crate) struct Native {
     pub scaling: Scaling,
     pub search: Search,
+    /// What the search gives at the rate asked for; nothing for a matrix of zeros.
+    found: Option<Probe>,
 }
 
 impl Native {
@@ -30,28 +32,29 @@ impl Native {
         largest: f32,
     ) -> Self {
         let sample = Sample::new(weights, SAMPLES[0]);
-        let mut scaled = scaled;
-        if scaled == (false, false) {
-            let search =
-                Search::new(weights, sample.sorted(&Default::default()), 0, profile, LAMBDA, largest);
-            if largest > 0.0 {
-                let found = search.meet(bits, &FAMILIES);
-                scaled = worthwhile(weights, &sample, &found, LAMBDA, profile);
-            }
-            if scaled == (false, false) {
-                return Self { scaling: Scaling::default(), search };
-            }
+        let with = |scaling: Scaling| {
+            let (sorted, side) = (sample.sorted(&scaling.factors), scaling.bytes());
+            let search = Search::new(weights, sorted, side, profile, LAMBDA, largest);
+            let found = (largest > 0.0).then(|| search.meet(bits, &FAMILIES));
+            Self { scaling, search, found }
+        };
+        if scaled != (false, false) {
+            return with(Scaling::new(weights, scaled.0, scaled.1));
         }
-        let scaling = Scaling::new(weights, scaled.0, scaled.1);
-        let (sorted, side) = (sample.sorted(&scaling.factors), scaling.bytes());
-        Self { scaling, search: Search::new(weights, sorted, side, profile, LAMBDA, largest) }
+        let none = with(Scaling::default());
+        let Some(found) = &none.found else { return none };
+        match worthwhile(weights, &sample, (bits, found.steps.between), LAMBDA, profile) {
+            (false, false) => none,
+            (row, column) => with(Scaling::new(weights, row, column)),
+        }
     }
 
-    /// Plain rounding, no factors.
-    pub fn plain(weights: &dyn Weights, profile: Profile, largest: f32) -> Self {
+    /// Plain rounding to the multiples, no factors.
+    fn plain(weights: &dyn Weights, bits: f64, profile: Profile, largest: f32) -> Self {
         let sorted = Sample::new(weights, SAMPLES[0]).sorted(&Default::default());
         let search = Search::new(weights, sorted, 0, profile, 0.0, largest);
-        Self { scaling: Scaling::default(), search }
+        let found = (largest > 0.0).then(|| search.meet(bits, &FAMILIES[..1]));
+        Self { scaling: Scaling::default(), search, found }
     }
 }
 
@@ -63,18 +66,17 @@ pub(crate) fn native<'a>(
     range: (f32, f32),
 ) -> Result<Quantized<'a>, Error> {
     let largest = range.1.max(-range.0);
-    let (bits, native, families) = match scheme {
+    let (bits, native) = match scheme {
         Scheme::Ecq { bits, row_scales, column_scales } => {
-            (bits, Native::new(weights, bits, (row_scales, column_scales), profile, largest), &FAMILIES[..])
+            (bits, Native::new(weights, bits, (row_scales, column_scales), profile, largest))
         }
-        Scheme::Uniform { bits } => (bits, Native::plain(weights, profile, largest), &FAMILIES[..1]),
+        Scheme::Uniform { bits } => (bits, Native::plain(weights, bits, profile, largest)),
         _ => return Err(Error::Unstorable(format!("{scheme} has no rate"))),
     };
-    if largest == 0.0 {
+    let Some(mut found) = native.found else {
         // any step makes all levels 0
         return build(scheme, weights, &native, Steps::plain(0.0, false));
-    }
-    let mut found = native.search.meet(bits, families);
+    };
     if weights.rows() * weights.cols() > native.search.sample_len() {
         found = native.search.refine(weights, &native.scaling.factors, &found, bits);
     }

@@ -3,16 +3,18 @@
 use std::ops::Range;
 
 use ecq_format::directory::Values;
-use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::encode::{Encoder, Levels, Profile, histogram, layout};
+use ecq_format::levels::Split;
 use ecq_format::plan::{Histogram, Plan};
+use ecq_format::predict::{Differences, Predictor};
 use ecq_format::side::Side;
 use multiversion::multiversion;
 
 use crate::Error;
-use crate::grouped::grouped;
+use crate::grouped::{NF4, grouped, listed};
 use crate::native::native;
 use crate::rule::Rule;
-use crate::scheme::Scheme;
+use crate::scheme::{Prediction, Scheme};
 use crate::values::Dequantizer;
 use crate::weights::{Weights, map_pieces};
 
@@ -26,6 +28,8 @@ pub struct Quantized<'a> {
     planes: Vec<Vec<u8>>,
     histogram: Histogram,
     plan: Plan,
+    /// Set if differences are coded: the prediction, and the rows of a tile.
+    predicted: Option<(Predictor, usize)>,
 }
 
 impl<'a> Quantized<'a> {
@@ -39,8 +43,49 @@ impl<'a> Quantized<'a> {
             Scheme::Ecq { .. } | Scheme::Uniform { .. } => native(scheme, weights, profile, range),
             Scheme::Affine4(g) => grouped(scheme, weights, g, range, (0, 15), true),
             Scheme::Absmax4(g) => grouped(scheme, weights, g, range, (-7, 7), false),
+            Scheme::Nf4(g) => listed(scheme, weights, g, range, NF4),
             Scheme::Int8(g) => grouped(scheme, weights, g, range, (-127, 127), false),
+            Scheme::Int8Predicted(g, prediction) => {
+                let plain = grouped(scheme, weights, g, range, (-127, 127), false)?;
+                Ok(plain.predicted(prediction, profile))
+            }
         }
+    }
+
+    /// Codes differences of levels of 8 bits from a prediction, if that is wanted or cheaper.
+    fn predicted(mut self, prediction: Prediction, profile: Profile) -> Self {
+        let (rows, cols) = (self.weights.rows(), self.weights.cols());
+        let (_, tile_rows) = layout(rows as u64, cols as u64, profile);
+        let tile_rows = tile_rows as usize;
+        let candidates = match prediction {
+            Prediction::Auto => &Predictor::ALL[..],
+            Prediction::By(ref predictor) => std::slice::from_ref(predictor),
+        };
+        let mut best: Option<(Predictor, Histogram, Plan)> = None;
+        for &predictor in candidates {
+            let levels = Ruled { weights: self.weights, rule: &self.rule };
+            let differences = Differences { levels: &levels, tile_rows, cols, predictor };
+            let histogram = histogram(&differences, rows, cols, 0);
+            let Some(plan) = Plan::cheapest(&histogram, 0..=8) else { continue };
+            let least = best.as_ref().map_or(self.plan.bits, |b| b.2.bits);
+            if plan.bits < least || prediction != Prediction::Auto {
+                best = Some((predictor, histogram, plan));
+            }
+        }
+        if let Some((predictor, histogram, plan)) = best {
+            (self.predicted, self.histogram, self.plan) = (Some((predictor, tile_rows)), histogram, plan);
+        }
+        self
+    }
+
+    /// The prediction whose differences are coded, if any.
+    pub fn predictor(&self) -> Option<Predictor> {
+        self.predicted.map(|p| p.0)
+    }
+
+    /// Writes the levels of whole rows, row by row. (As [`Levels`], it gives what is coded: differences if predicted.)
+    pub fn levels(&self, rows: Range<usize>, out: &mut [i32]) {
+        Ruled { weights: self.weights, rule: &self.rule }.fill(rows, out);
     }
 
     /// Counts the levels that a rule gives and plans their coding. `center` is the level at which signs fold.
@@ -54,10 +99,13 @@ impl<'a> Quantized<'a> {
     ) -> Result<Self, Error> {
         let levels = Ruled { weights, rule: &rule };
         let histogram = histogram(&levels, weights.rows(), weights.cols(), center);
-        let raw_bits = rule.raw_bits();
-        let plan =
-            Plan::cheapest(&histogram, raw_bits).ok_or(Error::Unstorable("the tensor is empty".into()))?;
-        Ok(Self { weights, scheme, values, rule, planes, histogram, plan })
+        let plan = match rule {
+            // a codebook begins at its centre, however few of its values occur
+            Rule::Listed { .. } => Plan::for_split(&histogram, Split { raw_bits: 0, center }),
+            _ => Plan::cheapest(&histogram, rule.raw_bits()),
+        };
+        let plan = plan.ok_or(Error::Unstorable("the tensor is empty".into()))?;
+        Ok(Self { weights, scheme, values, rule, planes, histogram, plan, predicted: None })
     }
 
     /// How levels become weights again.
@@ -70,7 +118,7 @@ impl<'a> Quantized<'a> {
         &self.planes
     }
 
-    /// How often each level occurs.
+    /// How often each coded level occurs: each difference, if they are predicted.
     pub fn histogram(&self) -> &Histogram {
         &self.histogram
     }
@@ -87,8 +135,15 @@ impl<'a> Quantized<'a> {
 
     /// Prepares the coding. `shape` must be the tensor's. Error: [`Error::Unstorable`].
     pub fn encoder(&self, shape: &[u64], profile: Profile) -> Result<Encoder<'_>, Error> {
-        Encoder::new(self.scheme.name(), shape, self.values, profile, &self.plan, self)
-            .map_err(Error::Unstorable)
+        let encoder = Encoder::new(self.scheme.name(), shape, self.values, profile, &self.plan, self);
+        let encoder = encoder.map_err(Error::Unstorable)?.predicted(self.predictor());
+        // differences were counted for tiles of one height
+        match self.predicted {
+            Some((_, rows)) if encoder.coded().tile_rows != rows as u64 => {
+                Err(Error::Unstorable("it was predicted for another profile".into()))
+            }
+            _ => Ok(encoder),
+        }
     }
 
     /// Bits that the tensor takes in a file, all side costs included; found by coding it.
@@ -116,7 +171,14 @@ impl<'a> Quantized<'a> {
 
 impl Levels for Quantized<'_> {
     fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
-        Ruled { weights: self.weights, rule: &self.rule }.fill(rows, out);
+        let levels = Ruled { weights: self.weights, rule: &self.rule };
+        match self.predicted {
+            None => levels.fill(rows, out),
+            Some((predictor, tile_rows)) => {
+                let cols = self.weights.cols();
+                Differences { levels: &levels, tile_rows, cols, predictor }.fill(rows, out);
+            }
+        }
     }
 }
 

@@ -19,11 +19,13 @@ use rayon::prelude::*;
 
 use crate::curve::Point;
 use crate::rule::{Factors, MAGNITUDES, Steps, raw_bits, uniform_row};
-use crate::sorted::{Cells, Sorted};
+use crate::sorted::{Cells, Sorted, packed};
 use crate::weights::Weights;
 
 /// Weights that the first search looks at, and the second: the rate of four million is that of all to 0.001 bit.
 pub(crate) const SAMPLES: [usize; 2] = [1 << 18, 1 << 22];
+/// Rows that a part of a sample has at least.
+const FEWEST_ROWS: usize = 16;
 /// Weights that a thread counts at a time.
 const PIECE: usize = 1 << 16;
 /// How near the search comes, in bits a weight.
@@ -57,6 +59,14 @@ impl Sample {
         Self { rows, weights: sample, cols }
     }
 
+    /// Every fourth row, of a sample that has enough of them.
+    pub fn part(&self) -> Self {
+        let every = if self.rows.len() >= 4 * FEWEST_ROWS { 4 } else { 1 };
+        let rows = self.rows.iter().copied().step_by(every).collect();
+        let weights = self.weights.chunks_exact(self.cols).step_by(every).flatten().copied().collect();
+        Self { rows, weights, cols: self.cols }
+    }
+
     /// Levels counted, and the sum of squared errors of values on or between the multiples.
     fn count(&self, steps: &Steps, factors: &Factors) -> (Histogram, f64) {
         let height = PIECE.div_ceil(self.cols);
@@ -74,7 +84,7 @@ impl Sample {
             let row = factors.of_row(r);
             weights.iter().enumerate().map(move |(c, w)| {
                 let factor = row * factors.of_column(c);
-                (w / factor, factor)
+                packed(w / factor, factor)
             })
         });
         Sorted::new(pairs.collect())
@@ -209,17 +219,23 @@ impl Search {
     /// [`CODEBOOK_WORTH`] besides what their digits take.
     pub fn codebook(&self, steps: &Steps, center: i32) -> Option<Codebook> {
         let Cells { cells, error } = self.sorted.cells(steps);
-        let mut exact: [f32; 16] = std::array::from_fn(|i| (center + i as i32) as f32);
+        let index = |level: i32| usize::try_from(i64::from(level) - i64::from(center)).ok();
+        // level 0 has a cell on each side of zero
+        let mut sums = [[0.0; 2]; 16];
         for cell in &cells {
-            let value = usize::try_from(cell.level - center).ok().and_then(|i| exact.get_mut(i));
-            if let Some(value) = value {
-                *value = (cell.sums[1] / (cell.sums[0] * f64::from(steps.step))) as f32;
+            if let Some([factors, x]) = index(cell.level).and_then(|i| sums.get_mut(i)) {
+                *factors += cell.sums[0];
+                *x += cell.sums[1];
             }
         }
+        let exact: [f32; 16] = std::array::from_fn(|i| match sums[i] {
+            [0.0, _] => (i64::from(center) + i as i64) as f32,
+            [factors, x] => (x / (factors * f64::from(steps.step))) as f32,
+        });
         // few digits where that does not hurt
         let round = exact.map(|v| (v * 64.0).round() / 64.0);
         let [exact, round] = [exact, round].map(|values| {
-            let of = |q: i32| usize::try_from(q - center).ok().and_then(|i| values.get(i)).copied();
+            let of = |q: i32| index(q).and_then(|i| values.get(i)).copied();
             let error = self.sorted.error(steps, &cells, |q| of(q).map_or(q.into(), f64::from));
             (error, values)
         });

@@ -13,6 +13,8 @@ pub(crate) enum Rule {
     Uniform(Steps, Factors),
     /// A scale (and a minimum) for each group of columns, as the file will have them; levels are clamped.
     Grouped { size: usize, scale: Vec<f32>, min: Vec<f32>, lowest: i32, highest: i32 },
+    /// A scale for each group of columns; the level is the number of thresholds that weight / scale reaches.
+    Listed { size: usize, scale: Vec<f32>, thresholds: [f32; 15] },
 }
 
 /// Factors of the step; empty for 1.
@@ -84,6 +86,7 @@ impl Rule {
         match self {
             Self::Uniform(steps, _) => raw_bits(steps.between),
             Self::Grouped { .. } => 0..=8,
+            Self::Listed { .. } => 0..=0,
         }
     }
 
@@ -101,6 +104,13 @@ impl Rule {
                 for (g, (out, weights)) in out.chunks_mut(*size).zip(weights.chunks(*size)).enumerate() {
                     let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
                     clamped(s, m, (*lowest, *highest), weights, out);
+                }
+            }
+            Self::Listed { size, scale, thresholds } => {
+                let first = r * weights.len().div_ceil(*size);
+                let groups = out.chunks_mut(*size).zip(weights.chunks(*size));
+                for ((out, weights), &s) in groups.zip(&scale[first..]) {
+                    listed(s, thresholds, weights, out);
                 }
             }
         }
@@ -121,9 +131,13 @@ pub(crate) fn uniform_row(steps: &Steps, factors: &Factors, r: usize, weights: &
 /// Levels of a uniform quantizer with another step, which is times a factor a column, if there are any.
 #[multiversion(targets = "simd")]
 fn uniform(steps: &Steps, step: f32, column: &[f32], weights: &[f32], out: &mut [i32]) {
+    // one length for all, so that no index is checked
+    let n = out.len();
+    let weights = &weights[..n];
+    let column = if column.is_empty() { column } else { &column[..n] };
     let near = match column {
-        [] => levels(out, weights, steps, |i| weights[i] / step),
-        _ => levels(out, column, steps, |i| weights[i] / (step * column[i])),
+        [] => levels(out, steps, |i| weights[i] / step),
+        _ => levels(out, steps, |i| weights[i] / (step * column[i])),
     };
     if !near {
         for (i, (q, &w)) in out.iter_mut().zip(weights).enumerate() {
@@ -143,27 +157,56 @@ fn whole(x: f32) -> i32 {
     (x + UNIT).to_bits().wrapping_sub(UNIT.to_bits()) as i32
 }
 
-/// Writes the levels of `x(i)` for all i, and tells whether all were near enough. `longest` is what `x` reads, for its
-/// length.
+/// Weights that are compared with a threshold at a time: those of a vector, or a few.
+const BLOCK: usize = 16;
+
+/// Writes the levels of `x(i)` for all i, and tells whether all were near enough.
 #[inline(always)]
-fn levels(out: &mut [i32], longest: &[f32], steps: &Steps, x: impl Fn(usize) -> f32) -> bool {
-    let thresholds = steps.thresholds;
-    let last = thresholds[MAGNITUDES - 1];
+fn levels(out: &mut [i32], steps: &Steps, x: impl Fn(usize) -> f32) -> bool {
+    let mut near = true;
+    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+    let whole_blocks = blocks.len() * BLOCK;
+    for (b, out) in blocks.iter_mut().enumerate() {
+        near &= block(out, steps, std::array::from_fn(|i| x(b * BLOCK + i)));
+    }
+    let mut last = [0; BLOCK];
+    let present = rest.len();
+    near &=
+        block(&mut last, steps, std::array::from_fn(|i| if i < present { x(whole_blocks + i) } else { 0.0 }));
+    rest.copy_from_slice(&last[..present]);
+    near
+}
+
+/// Thresholds outside, weights inside, and nothing checked: so a comparison is one of vectors.
+#[inline(always)]
+fn block(out: &mut [i32; BLOCK], steps: &Steps, x: [f32; BLOCK]) -> bool {
+    let last = steps.thresholds[MAGNITUDES - 1];
+    let far: [f32; BLOCK] = std::array::from_fn(|i| (x[i].abs() - last).floor());
+    let mut magnitude: [i32; BLOCK] = std::array::from_fn(|i| whole(if far[i] > 0.0 { far[i] } else { 0.0 }));
+    for t in steps.thresholds {
+        for i in 0..BLOCK {
+            magnitude[i] = magnitude[i].wrapping_add(i32::from(x[i].abs() >= t));
+        }
+    }
     // from !m to -m
     let lone = if steps.between { 0 } else { -1 };
     let mut near = true;
-    for (i, (q, _)) in out.iter_mut().zip(longest).enumerate() {
-        let x = x(i);
-        let far = (x.abs() - last).floor();
-        let mut magnitude = whole(if far > 0.0 { far } else { 0.0 });
-        for t in thresholds {
-            magnitude += i32::from(x.abs() >= t);
-        }
-        let sign = -i32::from(x < 0.0);
-        near &= x.abs() <= NEAR;
-        *q = (magnitude ^ sign) - (sign & lone);
+    for i in 0..BLOCK {
+        let sign = i32::from(x[i] < 0.0).wrapping_neg();
+        near &= x[i].abs() <= NEAR;
+        out[i] = (magnitude[i] ^ sign).wrapping_sub(sign & lone);
     }
     near
+}
+
+/// Levels of a group with this scale, by thresholds. A group of zeros has the level whose interval holds zero.
+#[multiversion(targets = "simd")]
+fn listed(scale: f32, thresholds: &[f32; 15], weights: &[f32], out: &mut [i32]) {
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    for (q, &w) in out.iter_mut().zip(weights) {
+        let x = w * inverse;
+        *q = thresholds.iter().map(|&t| i32::from(x >= t)).sum();
+    }
 }
 
 /// Levels of a group with this scale and minimum.
@@ -180,7 +223,7 @@ mod tests {
 
     #[test]
     fn plain_steps_round_to_the_nearest_value() {
-        let weights: Vec<f32> = (-5000..5000).map(|i| i as f32 * 0.0137 + 0.001).collect();
+        let weights: Vec<f32> = (-5000..5000).map(|i| i as f32 * 0.0137 + 0.00123).collect();
         for between in [false, true] {
             let steps = Steps::plain(-1.0, between);
             let mut levels = vec![0; weights.len()];

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
+use ecq_format::predict::Predictor;
+
 use crate::Error;
 
 /// Rates that the native scheme is asked for, in bits a weight.
@@ -82,8 +84,30 @@ pub enum Scheme {
     Affine4(Granularity),
     /// 15 levels from minus to plus the largest magnitude.
     Absmax4(Granularity),
+    /// The 16 values of NF4, times the largest magnitude.
+    Nf4(Granularity),
     /// 255 levels from minus to plus the largest magnitude.
     Int8(Granularity),
+    /// The same, coded as differences from a prediction.
+    Int8Predicted(Granularity, Prediction),
+}
+
+/// How levels of 8 bits are predicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// As is cheapest: mostly not at all, for weights hardly depend on their neighbours.
+    Auto,
+    /// In this way, whatever it costs.
+    By(Predictor),
+}
+
+impl fmt::Display for Prediction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::By(predictor) => predictor.name(),
+        })
+    }
 }
 
 impl Scheme {
@@ -97,6 +121,7 @@ impl Scheme {
         match name {
             "affine4" => Some(Self::Affine4(granularity.unwrap_or(Granularity::Tensor))),
             "absmax4" => Some(Self::Absmax4(granularity.unwrap_or(Granularity::Group(32)))),
+            "nf4" => Some(Self::Nf4(granularity.unwrap_or(Granularity::Group(64)))),
             "int8" => Some(Self::Int8(granularity.unwrap_or(Granularity::Row))),
             _ => None,
         }
@@ -109,7 +134,8 @@ impl Scheme {
             Self::Uniform { .. } => "uniform",
             Self::Affine4(_) => "affine4",
             Self::Absmax4(_) => "absmax4",
-            Self::Int8(_) => "int8",
+            Self::Nf4(_) => "nf4",
+            Self::Int8(_) | Self::Int8Predicted(..) => "int8",
         }
     }
 
@@ -121,7 +147,9 @@ impl Scheme {
             }
             Self::Affine4(Granularity::Group(0))
             | Self::Absmax4(Granularity::Group(0))
-            | Self::Int8(Granularity::Group(0)) => Err(Error::Group),
+            | Self::Nf4(Granularity::Group(0))
+            | Self::Int8(Granularity::Group(0))
+            | Self::Int8Predicted(Granularity::Group(0), _) => Err(Error::Group),
             _ => Ok(()),
         }
     }
@@ -131,7 +159,10 @@ impl fmt::Display for Scheme {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ecq { bits, .. } | Self::Uniform { bits } => write!(f, "{} {bits}", self.name()),
-            Self::Affine4(g) | Self::Absmax4(g) | Self::Int8(g) => write!(f, "{} {g}", self.name()),
+            Self::Affine4(g) | Self::Absmax4(g) | Self::Nf4(g) | Self::Int8(g) => {
+                write!(f, "{} {g}", self.name())
+            }
+            Self::Int8Predicted(g, prediction) => write!(f, "{} {g} {prediction}", self.name()),
         }
     }
 }
