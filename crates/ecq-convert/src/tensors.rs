@@ -103,6 +103,14 @@ impl<'a> SourceMatrix<'a> {
         bytes
     }
 
+    /// The block format, if the weights are in GGUF blocks.
+    pub fn block(&self) -> Option<BlockType> {
+        match self.form {
+            Form::Blocks(block) => Some(block),
+            _ => None,
+        }
+    }
+
     fn slice(&self, rows: Range<usize>) -> &'a [u8] {
         self.used(rows.clone());
         &self.bytes[rows.start * self.row_bytes..rows.end * self.row_bytes]

@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::convert::sha256;
 use crate::inspect::bits;
 use crate::progress::step;
-use crate::restore::{part_bytes, source_file, tiles};
+use crate::restore::{Packers, source_file, tiles};
 use crate::source::packed::Role;
 use crate::source::{Source, SourceLimits, SourceTensor};
 use crate::tensors::SourceMatrix;
@@ -92,13 +92,13 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
         }
         _ => None,
     };
-    let mut tensors = Vec::new();
+    let (mut tensors, mut packers) = (Vec::new(), Packers::default());
     for record in &directory.tensors {
         let original = match (&source, against) {
             (Some(source), Some(path)) => Some((source, counterpart(reader, record, source, path)?)),
             _ => None,
         };
-        tensors.push(check(reader, record, original)?);
+        tensors.push(check(reader, record, original, &mut packers)?);
         reader.used(record.source.len);
         step(progress, record.source.len)?;
     }
@@ -160,6 +160,7 @@ fn check(
     reader: &Reader,
     record: &TensorRecord,
     original: Option<(&Source, &SourceTensor)>,
+    packers: &mut Packers,
 ) -> Result<TensorCheck> {
     let weights = record.shape.iter().fold(1, |a: u64, &d| a.saturating_mul(d));
     let stored_bytes = reader.stored_bytes(record);
@@ -181,7 +182,7 @@ fn check(
         Tensor::Part(part) => {
             check.scheme = "part".into();
             if let Some((source, tensor)) = original {
-                check.exact = Some(part_bytes(reader, part)?.is_some_and(|b| b == source.data(tensor)));
+                check.exact = Some(packers.part(reader, part)?.is_some_and(|b| b == source.data(tensor)));
             }
         }
         Tensor::Coded(tensor) => {

@@ -279,6 +279,15 @@ mod tests {
     }
 
     #[test]
+    fn what_must_be_put_together_in_memory_is_bounded() {
+        for (layout, _) in ALL {
+            assert!(layout.fits(1 << 18, 1 << 14));
+            assert_eq!(layout.fits(1 << 20, 1 << 14), !layout.transposed());
+            assert!(!layout.fits(u64::MAX & !7, 1 << 14));
+        }
+    }
+
+    #[test]
     fn levels_beyond_their_bits_are_refused() {
         for (layout, _) in ALL {
             for level in [-1, layout.highest() + 1, i32::MIN, i32::MAX] {
