@@ -17,7 +17,7 @@ fn products(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.ecq");
     let gaussian = Gaussian::new(SIZE, 1);
-    write(&path, SIZE, &gaussian, 0..=0, Scales::None).expect("room for a file");
+    write(&path, SIZE, &gaussian, 0..=0, Scales::None, false).expect("room for a file");
     let reader = Reader::open(&path, Limits::default()).expect("a sound file");
     let Ok(Tensor::Coded(tensor)) = reader.tensor(NAME) else { panic!("a coded tensor") };
     let matrix = Matrix::new(&tensor).expect("sound scales");

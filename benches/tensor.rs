@@ -3,7 +3,7 @@
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-use ecq_format::directory::{Extent, Role, Scales, SourceFile, Values};
+use ecq_format::directory::{Codebook, Extent, Role, Scales, SourceFile, Values};
 use ecq_format::encode::{Encoder, Levels, Profile, histogram};
 use ecq_format::plan::Plan;
 use ecq_format::side::Side;
@@ -39,18 +39,22 @@ impl Levels for Gaussian {
     }
 }
 
-/// Writes a file with tensor [`NAME`]; returns the bytes of all its weights, scales in them.
+/// Writes a file with tensor [`NAME`]; returns the bytes of all its weights, scales in them. With `codebook`, the sixteen
+/// levels that nibbles stand for are looked up, with the same weights.
 pub fn write(
     path: &Path,
     rows: usize,
     levels: &Gaussian,
     raw_bits: RangeInclusive<u32>,
     scales: Scales,
+    codebook: bool,
 ) -> Result<u64> {
     let shape = [rows as u64, levels.cols as u64];
-    let values = Values { step: 0.015625, scales, ..Values::ONE };
     let counts = histogram(levels, rows, levels.cols, 0);
     let plan = Plan::cheapest(&counts, raw_bits).expect("there are levels");
+    let first = plan.split.center;
+    let codebook = codebook.then(|| Codebook(std::array::from_fn(|i| (first + i as i32) as f32)));
+    let values = Values { step: 0.015625, scales, codebook, ..Values::ONE };
     let encoder = Encoder::new("bench", &shape, values, Profile::Cpu, &plan, levels).expect("a valid tensor");
     // scales of 1
     let planes = encoder.coded().side_planes();

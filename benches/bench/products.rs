@@ -44,16 +44,60 @@ pub fn products(report: &mut Report, rows: usize, cols: usize, time: Duration) -
     ] {
         one(report, rows, cols, time, &kind)?;
     }
+    codebooks(report, rows, cols, time)
+}
+
+/// The same weights with their levels looked up in a codebook and without.
+fn codebooks(report: &mut Report, rows: usize, cols: usize, time: Duration) -> Result<()> {
+    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let levels = Gaussian::new(cols, 1);
+    let x: Vec<f32> = (0..8 * cols).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
+    let expected = expected(&levels, rows, cols, &x);
+    for (scales, of_groups) in
+        [(Scales::None, ""), (Scales::Group { size: 32, min: false }, ", scales of groups of 32")]
+    {
+        let reader = |codebook: bool| -> Result<Reader> {
+            let path = folder.path().join(format!("{codebook}.ecq"));
+            write(&path, rows, &levels, 0..=0, scales, codebook)?;
+            Ok(Reader::open(&path, Limits::default())?)
+        };
+        let readers = [reader(false)?, reader(true)?];
+        let tensors = [coded(&readers[0])?, coded(&readers[1])?];
+        let matrices = [Matrix::new(&tensors[0])?, Matrix::new(&tensors[1])?];
+        for (precision, what) in [(Precision::Int8, "int8"), (Precision::F32, "f32")] {
+            for count in [1, 8] {
+                let x = matrices[0].activations(precision, &x[..count * cols]);
+                let tolerance = if precision == Precision::F32 { 1e-4 } else { 2e-2 };
+                let contestant = |(matrix, name): (_, &str)| {
+                    let (matrix, x): (&Matrix<'_>, _) = (matrix, &x);
+                    let mut y = vec![0.0; count * rows];
+                    matrix.multiply_serial(x, &mut y)?;
+                    close(&y, &expected, tolerance).context("from the coded form")?;
+                    let run = move || matrix.multiply_serial(x, &mut y).expect("a sound file");
+                    Ok(Contestant::new(name, rows * cols, run))
+                };
+                let names = ["levels", "codebook"];
+                let both = matrices.iter().zip(names).map(contestant).collect::<Result<Vec<_>>>()?;
+                let section = format!("Products with a codebook{of_groups}, {what} x {count}");
+                report.rates(&section, "G weights/s", &race(time / 4, both), Some("levels"));
+            }
+        }
+    }
     Ok(())
+}
+
+fn coded(reader: &Reader) -> Result<Box<CodedTensor<'_>>> {
+    let Tensor::Coded(tensor) = reader.tensor(NAME)? else { anyhow::bail!("the tensor is not coded") };
+    Ok(tensor)
 }
 
 fn one(report: &mut Report, rows: usize, cols: usize, time: Duration, kind: &Kind) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let path = folder.path().join("a.ecq");
     let levels = Gaussian::new(cols, kind.wider);
-    let size = write(&path, rows, &levels, kind.raw_bits..=kind.raw_bits, kind.scales)?;
+    let size = write(&path, rows, &levels, kind.raw_bits..=kind.raw_bits, kind.scales, false)?;
     let reader = Reader::open(&path, Limits::default())?;
-    let Tensor::Coded(tensor) = reader.tensor(NAME)? else { anyhow::bail!("the tensor is not coded") };
+    let tensor = coded(&reader)?;
     let (matrix, packed) = (Matrix::new(&tensor)?, Packed::new(&tensor)?);
     let x: Vec<f32> = (0..8 * cols).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
     let expected = expected(&levels, rows, cols, &x);

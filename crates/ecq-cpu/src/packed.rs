@@ -43,7 +43,8 @@ pub struct Packed {
 impl Packed {
     /// Decodes a tensor: without raw bits to 4 bits a weight, with up to four of them to 8, with more to 16. Levels that
     /// do not fit are kept aside. Errors: [`Corrupt`](ecq_format::Error::Corrupt);
-    /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss.
+    /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss, if its levels are predicted
+    /// or the groups of its columns scattered.
     pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
@@ -58,7 +59,7 @@ impl Packed {
             );
         }
         if scaling.by_weight() {
-            let why = "codebooks, predicted levels and scattered groups have no packed integers";
+            let why = "predicted levels, scattered groups and codebooks far from 1 have no packed integers";
             return Err(
                 tensor.unsupported(format!("{why}; multiply from the coded form, or decode the tensor"))
             );

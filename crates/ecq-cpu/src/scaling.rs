@@ -1,4 +1,6 @@
-//! What stands between levels and weights: `w = step * (s * t + m) + offset`, where t is mostly `q + bias`, arranged for products.
+//! What stands between levels and weights: `w = step * (s * t + m) + offset`, arranged for products.
+//!
+//! t is `q + bias`, or from a codebook, of which [`Book`] makes tables for kernels.
 //!
 //! With codes d = q - center, a row of a product is
 //! `step * (sum of s * (d + center + bias) * x + m * x) + offset * sum of x`: kernels compute the sum in the middle, row
@@ -14,7 +16,7 @@ use ecq_quant::groups as values;
 use ecq_quant::values::{from_bits, octaves};
 
 use crate::activations::Activations;
-use crate::{BLOCK, LANE, LANES};
+use crate::{BLOCK, LANE, LANES, Precision};
 
 /// The scales of a tensor, prepared.
 pub(crate) struct Scaling {
@@ -25,7 +27,9 @@ pub(crate) struct Scaling {
     pub pattern: Option<Pattern>,
     bias: f32,
     codebook: Option<[f32; 16]>,
-    predicted: bool,
+    /// Whether no kernel multiplies its codes.
+    by_weight: bool,
+    /// Times the unit of the codebook, if there is one and no groups are.
     step: f32,
     offset: f32,
     /// One a row, or none.
@@ -37,13 +41,53 @@ pub(crate) struct Scaling {
 
 /// What a kernel needs to know of scales.
 pub(crate) struct Terms {
-    /// `center + bias`: what is added to a code.
+    /// `center + bias`: what is added to a code. 0 with a codebook.
     pub zero: f32,
+    /// What codes stand for, if not for themselves; they are then 0..16.
+    pub book: Option<Book>,
     pub groups: Option<Groups>,
+}
+
+/// A codebook, in units of a 127th of its largest magnitude.
+///
+/// Scales of groups, or the step if there are none, are multiples of that unit, too. So the numbers fit bytes, rounded to
+/// nearest: each is off by at most half a unit, a 254th of the largest. That is the least which products in integers
+/// allow, and less than what they cost in the vectors, where it is a 254th of the largest of 32.
+pub(crate) struct Book {
+    /// The size of a unit.
+    unit: f32,
+    /// For vectors in f32.
+    pub numbers: [f32; 16],
+    /// For vectors of integers.
+    pub bytes: [i8; 16],
+}
+
+impl Book {
+    /// `None` if the largest magnitude is so far from 1 that products with the unit could leave the range of f32 where
+    /// those with the numbers do not.
+    fn new(values: &[f32; 16]) -> Option<Self> {
+        let most = f64::from(values.iter().fold(0f32, |most, v| most.max(v.abs())));
+        let unit = if most == 0.0 { 1.0 } else { (most / 127.0) as f32 };
+        let near = (2f32.powi(-30)..=2f32.powi(30)).contains(&unit);
+        let number = |v: f32| f64::from(v) / f64::from(unit);
+        let (numbers, bytes) = (values.map(|v| number(v) as f32), values.map(|v| number(v).round() as i8));
+        near.then_some(Self { unit, numbers, bytes })
+    }
+
+    /// How much more a level stands for than code 0, in units. `value` is that of levels beyond the codebook.
+    fn more(&self, code: i64, value: f32, precision: Precision) -> f32 {
+        let number = |code: usize| match precision {
+            Precision::F32 => f64::from(self.numbers[code]),
+            Precision::Int8 => f64::from(self.bytes[code]),
+        };
+        let listed = usize::try_from(code).ok().filter(|&code| code < self.numbers.len());
+        (listed.map_or_else(|| f64::from(value) / f64::from(self.unit), number) - number(0)) as f32
+    }
 }
 
 /// Scales of groups of columns.
 pub(crate) struct Groups {
+    /// Columns of a group.
     pub size: usize,
     /// Groups in a row.
     pub per_row: usize,
@@ -110,27 +154,39 @@ impl Scaling {
                 groups = values::Groups::new(&grouped, rows, cols, &planes).map(|g| Groups::new(g, cols));
             }
         }
-        let zero = (f64::from(coded.center) + bias) as f32;
+        let codebook = codebook.map(|book| book.0);
+        let scattered = groups.as_ref().is_some_and(|groups| !groups.of_column.is_empty());
+        let mut by_weight = coded.predictor.is_some() || scattered;
+        let book = codebook.as_ref().filter(|_| !by_weight).and_then(Book::new);
+        by_weight |= codebook.is_some() && book.is_none();
+        let mut step = step as f32;
+        if let Some(Book { unit, .. }) = &book {
+            match &mut groups {
+                Some(groups) => groups.scale.iter_mut().for_each(|s| *s *= unit),
+                None => step *= unit,
+            }
+        }
+        let zero = if book.is_some() { 0.0 } else { (f64::from(coded.center) + bias) as f32 };
         Ok(Self {
             rows: coded.rows as usize,
             cols: coded.cols as usize,
             center: coded.center,
             pattern: coded.pattern,
             bias: bias as f32,
-            codebook: codebook.map(|book| book.0),
-            predicted: coded.predictor.is_some(),
-            step: step as f32,
+            codebook,
+            by_weight,
+            step,
             offset: offset as f32,
             row,
             columns: columns.into(),
-            terms: Terms { zero, groups },
+            terms: Terms { zero, book, groups },
         })
     }
 
-    /// Whether levels must become numbers one by one: they are predicted, in a codebook, or their groups are scattered.
+    /// Whether levels must become numbers one by one: they are predicted, or their groups are scattered, or their codebook
+    /// is of no size that [`Book`] takes.
     pub fn by_weight(&self) -> bool {
-        let scattered = self.terms.groups.as_ref().is_some_and(|groups| !groups.of_column.is_empty());
-        self.predicted || self.codebook.is_some() || scattered
+        self.by_weight
     }
 
     /// `s * t + m` of neighbouring weights of a row, from `col` on: what kernels for weights multiply. Step, row scales and
@@ -160,10 +216,12 @@ impl Scaling {
     /// Adds to `out`, one number a vector, what a weight of this level has more than one with code 0.
     pub fn add_escape(&self, row: usize, col: usize, level: i32, x: &Activations, out: &mut [f32]) {
         let scale = self.terms.groups.as_ref().map_or(1.0, |groups| groups.of(row, col).0);
-        let more = match self.pattern {
+        let code = i64::from(level) - i64::from(self.center);
+        let more = match (self.pattern, &self.terms.book) {
             // levels without a bit pattern were refused when they were read
-            Some(pattern) => from_bits(pattern.format, pattern.bits(level).unwrap_or(0)),
-            None => scale * (i64::from(level) - i64::from(self.center)) as f32,
+            (Some(pattern), _) => from_bits(pattern.format, pattern.bits(level).unwrap_or(0)),
+            (None, Some(book)) => scale * book.more(code, level as f32 + self.bias, x.precision()),
+            (None, None) => scale * code as f32,
         };
         out.iter_mut().enumerate().for_each(|(m, out)| *out += more * x.value(m, col));
     }
@@ -186,7 +244,7 @@ impl Scaling {
     }
 
     fn leaves_zero(&self, x: &Activations) -> bool {
-        self.terms.groups.is_none() && x.precision() == crate::Precision::Int8
+        self.terms.groups.is_none() && x.precision() == Precision::Int8
     }
 }
 

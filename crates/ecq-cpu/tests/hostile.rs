@@ -9,11 +9,13 @@ use std::fs;
 use std::path::Path;
 
 use common::forge::Forge;
+use common::sources::NF4;
 use common::{Draw, Floats, Model};
 use ecq_cpu::{Isa, Matrix, Packed, Precision};
 use ecq_format::directory::Scales;
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
+use ecq_format::predict::Predictor;
 use ecq_format::reader::Tensor;
 use ecq_format::tile::{Frequencies, TileParts};
 use ecq_format::{Error, Limits, Reader};
@@ -39,7 +41,10 @@ fn products(path: &Path) -> Vec<Result<(), Error>> {
             reference::Weights::new(&tensor).compare(&vectors, &x, &y, "a changed tile that decodes");
         }
     }
-    all.push(Packed::new(&tensor).map(drop));
+    match Packed::new(&tensor) {
+        Err(Error::Unsupported { .. }) if tensor.coded().predictor.is_some() => {}
+        packed => all.push(packed.map(drop)),
+    }
     assert!(all.iter().all(|a| a.is_ok() == sound.is_ok()), "all ways agree: {sound:?}, {all:?}");
     all
 }
@@ -53,7 +58,7 @@ fn assert_names_the_tile(result: Result<(), Error>) {
 
 fn case(raw_bits: u32, profile: Profile) -> Case {
     let cols = if profile == Profile::Gpu { 50 } else { 64 };
-    Case { rows: 5, cols, raw_bits, scales: Scales::None, profile, escapes: 40, seed: 6 }
+    Case { rows: 5, cols, raw_bits, scales: Scales::None, profile, escapes: 40, seed: 6, ..Case::PLAIN }
 }
 
 #[test]
@@ -75,8 +80,18 @@ fn any_byte_of_a_tile_without_its_checksum() {
 fn any_byte_of_a_tile_with_a_fitting_checksum() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.ecq");
-    for (raw_bits, profile) in [(0, Profile::Cpu), (3, Profile::Cpu), (6, Profile::Cpu), (1, Profile::Gpu)] {
-        case(raw_bits, profile).model().write(&path, true, 0).unwrap();
+    let codebook = Case { codebook: Some(NF4), ..case(0, Profile::Cpu) };
+    let predicted = Case { predictor: Some(Predictor::Planar), ..case(2, Profile::Cpu) };
+    for case in [
+        case(0, Profile::Cpu),
+        case(3, Profile::Cpu),
+        case(6, Profile::Cpu),
+        case(1, Profile::Gpu),
+        codebook,
+        Case { profile: Profile::Gpu, ..codebook },
+        predicted,
+    ] {
+        case.model().write(&path, true, 0).unwrap();
         let honest = Forge::new(&fs::read(&path).unwrap());
         let (mut sound, mut corrupt) = (0, 0);
         for at in 0..honest.range("w#index").start {
@@ -99,7 +114,7 @@ fn any_byte_of_a_tile_with_a_fitting_checksum() {
                 }
             }
         }
-        assert!(corrupt > 0 && (sound > 0 || raw_bits == 0), "{raw_bits} {profile:?}: {sound}, {corrupt}");
+        assert!(corrupt > 0 && (sound > 0 || case.raw_bits == 0), "{case:?}: {sound}, {corrupt}");
     }
 }
 
@@ -156,7 +171,16 @@ fn any_number_of_lanes() {
     let path = dir.path().join("a.ecq");
     for (rows, cols) in [(1, 64), (7, 128), (33, 192), (20, 65), (3, 1)] {
         let scales = Scales::Group { size: 1, min: false };
-        let case = Case { rows, cols, raw_bits: 0, scales, profile: Profile::Cpu, escapes: 30, seed: 8 };
+        let case = Case {
+            rows,
+            cols,
+            raw_bits: 0,
+            scales,
+            profile: Profile::Cpu,
+            escapes: 30,
+            seed: 8,
+            ..Case::PLAIN
+        };
         case.model().write(&path, true, 0).unwrap();
         let honest = Forge::new(&fs::read(&path).unwrap());
         let (_, escapes, nibbles, freqs) = parts(&path);

@@ -11,9 +11,12 @@ mod common;
 mod reference;
 
 use common::Draw;
+use common::sources::NF4;
 use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
+use ecq_format::Error;
 use ecq_format::directory::{Codec, Min, NumberFormat, Scales};
 use ecq_format::encode::Profile;
+use ecq_format::predict::Predictor;
 use ecq_format::reader::CodedTensor;
 use reference::{Case, with_model, with_tensor};
 
@@ -30,21 +33,40 @@ fn check_tensor(tensor: &CodedTensor<'_>, case: &Case, counts: &[usize]) {
         let x = reference::vectors(reference.cols, count, case.seed);
         for isa in Isa::all() {
             let matrix = Matrix::with_isa(isa, tensor).unwrap();
-            let packed = Packed::with_isa(isa, tensor).unwrap();
-            assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
-            let bits = [4, 8, 8, 8, 8].get(case.raw_bits as usize).copied().unwrap_or(16);
-            assert_eq!(packed.bits(), bits);
+            let packed = packed(isa, tensor, case);
+            if let Some(packed) = &packed {
+                assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
+                let bits = [4, 8, 8, 8, 8].get(case.raw_bits as usize).copied().unwrap_or(16);
+                assert_eq!(packed.bits(), bits);
+            }
             for precision in PRECISIONS {
                 let what = format!("{case:?} {isa:?} {precision:?} x {count}");
                 let prepared = matrix.activations(precision, &x);
                 let mut y = vec![f32::NAN; reference.rows * count];
                 matrix.multiply_serial(&prepared, &mut y).unwrap();
                 reference.compare(&x, &prepared, &y, &what);
-                y.fill(f32::NAN);
-                packed.multiply_serial(&prepared, &mut y);
-                reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
+                if let Some(packed) = &packed {
+                    y.fill(f32::NAN);
+                    packed.multiply_serial(&prepared, &mut y);
+                    reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
+                }
             }
         }
+    }
+}
+
+/// Packed integers, where there are such.
+fn packed(isa: Isa, tensor: &CodedTensor<'_>, case: &Case) -> Option<Packed> {
+    match (Packed::with_isa(isa, tensor), case.by_weight()) {
+        (Ok(packed), false) => Some(packed),
+        (Err(Error::Unsupported { name, why, .. }), true) => {
+            assert!(
+                name == "w" && why.contains("have no packed integers; multiply from the coded form"),
+                "{why}"
+            );
+            None
+        }
+        (other, _) => panic!("{case:?}: {:?}", other.map(drop)),
     }
 }
 
@@ -78,7 +100,16 @@ fn all_scales_with_few_and_many_raw_bits() {
         for (i, scales) in all_scales(cols).into_iter().enumerate() {
             for raw_bits in [0, 1, 3, 6] {
                 let profile = if i % 5 == 4 { Profile::Gpu } else { Profile::Cpu };
-                let case = Case { rows: 19, cols, raw_bits, scales, profile, escapes: 60, seed: i as u64 };
+                let case = Case {
+                    rows: 19,
+                    cols,
+                    raw_bits,
+                    scales,
+                    profile,
+                    escapes: 60,
+                    seed: i as u64,
+                    ..Case::PLAIN
+                };
                 check(&case, &[1, 3]);
             }
         }
@@ -91,7 +122,16 @@ fn all_raw_bits_in_both_codecs() {
         for profile in [Profile::Cpu, Profile::Gpu] {
             // four strips, and a last tile that is short
             let scales = Scales::Group { size: 32, min: true };
-            let case = Case { rows: 403, cols: 192, raw_bits, scales, profile, escapes: 500, seed: 1 };
+            let case = Case {
+                rows: 403,
+                cols: 192,
+                raw_bits,
+                scales,
+                profile,
+                escapes: 500,
+                seed: 1,
+                ..Case::PLAIN
+            };
             check(&case, &[1]);
             check(&Case { scales: Scales::None, ..case }, &[2]);
         }
@@ -121,7 +161,10 @@ fn shapes() {
         for raw_bits in [0, 2] {
             let scales = Scales::RowColumn { row: true, column: false };
             let profile = Profile::Cpu;
-            check(&Case { rows, cols, raw_bits, scales, profile, escapes: 1000, seed: 5 }, &[1]);
+            check(
+                &Case { rows, cols, raw_bits, scales, profile, escapes: 1000, seed: 5, ..Case::PLAIN },
+                &[1],
+            );
         }
     }
 }
@@ -133,7 +176,8 @@ fn numbers_of_vectors() {
             [Scales::None, Scales::Group { size: 32, min: false }, Scales::Group { size: 16, min: true }]
         {
             let profile = Profile::Cpu;
-            let case = Case { rows: 13, cols: 320, raw_bits, scales, profile, escapes: 100, seed: 9 };
+            let case =
+                Case { rows: 13, cols: 320, raw_bits, scales, profile, escapes: 100, seed: 9, ..Case::PLAIN };
             check(&case, &[1, 2, 3, 4, 5, 6, 7, 8, 17, 64]);
         }
     }
@@ -145,16 +189,166 @@ fn escapes_that_are_most_of_a_tensor() {
         for raw_bits in [0, 1, 5] {
             let scales = Scales::Group { size: 32, min: true };
             let profile = Profile::Cpu;
-            check(&Case { rows, cols, raw_bits, scales, profile, escapes: 2, seed: 3 }, &[1, 9]);
+            check(
+                &Case { rows, cols, raw_bits, scales, profile, escapes: 2, seed: 3, ..Case::PLAIN },
+                &[1, 9],
+            );
         }
     }
+}
+
+/// Numbers of one sign, one of which is larger than all others together.
+const UNEVEN: [f32; 16] = [0.1, 0.2, 0.3, 0.35, 0.36, 0.5, 0.6, 0.7, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 40.0];
+
+#[test]
+fn codebooks_with_all_scales() {
+    for cols in [128, 75] {
+        for (i, scales) in all_scales(cols).into_iter().enumerate() {
+            for codebook in [NF4, UNEVEN] {
+                let profile = if i % 5 == 4 { Profile::Gpu } else { Profile::Cpu };
+                let (codebook, seed) = (Some(codebook), i as u64);
+                let case =
+                    Case { rows: 19, cols, scales, profile, escapes: 60, seed, codebook, ..Case::PLAIN };
+                check(&case, &[1, 3]);
+            }
+        }
+    }
+}
+
+#[test]
+fn codebooks_of_all_shapes_and_numbers_of_vectors() {
+    let codebook = Some(NF4);
+    for (rows, cols) in [(1, 1), (1, 63), (9, 1), (100, 100), (3, 16_384), (1030, 1088), (261, 4096)] {
+        check(&Case { rows, cols, escapes: 1000, seed: 5, codebook, ..Case::PLAIN }, &[1]);
+    }
+    for scales in
+        [Scales::None, Scales::Group { size: 32, min: false }, Scales::Group { size: 16, min: true }]
+    {
+        let case = Case { rows: 13, cols: 320, scales, escapes: 100, seed: 9, codebook, ..Case::PLAIN };
+        check(&case, &[1, 2, 3, 4, 5, 6, 7, 8, 17, 64]);
+    }
+    let most = Case { rows: 20, cols: 70, escapes: 2, seed: 3, codebook, ..Case::PLAIN };
+    check(&most, &[1, 9]);
+}
+
+/// With a codebook that lists what levels are anyway, and is whole in units: nothing is rounded.
+#[test]
+fn a_codebook_of_levels_changes_nothing() {
+    let mut same: [f32; 16] = std::array::from_fn(|i| i as f32 - 8.0 + 0.5);
+    let case = |codebook| Case { rows: 40, cols: 256, escapes: 90, seed: 8, codebook, ..Case::PLAIN };
+    let products = |case: &Case| {
+        let mut all = Vec::new();
+        with_tensor(case, |tensor| {
+            let matrix = Matrix::new(tensor).unwrap();
+            let x = matrix.activations(Precision::F32, &reference::vectors(256, 1, 2));
+            all.resize(40, 0.0);
+            matrix.multiply(&x, &mut all).unwrap();
+        });
+        all
+    };
+    // the same levels in both
+    let mut with = case(Some(same)).model();
+    with.coded[0].values.codebook = None;
+    let mut without = Vec::new();
+    with_model(&with, |tensor| {
+        let matrix = Matrix::new(tensor).unwrap();
+        let x = matrix.activations(Precision::F32, &reference::vectors(256, 1, 2));
+        without.resize(40, 0.0);
+        matrix.multiply(&x, &mut without).unwrap();
+    });
+    let close = |a: &[f32]| a.iter().zip(&without).all(|(a, b)| (a - b).abs() < 1e-3 * (1.0 + b.abs()));
+    assert!(close(&products(&case(Some(same)))));
+    same[9] = 3.0;
+    assert!(!close(&products(&case(Some(same)))));
+}
+
+#[test]
+fn codebooks_of_any_size() {
+    let times = |factor: f32| NF4.map(|v| v * factor);
+    let mut zeros = [0.0; 16];
+    zeros[3] = -0.0;
+    for (codebook, packs) in [
+        (zeros, true),
+        (times(1e-6), true),
+        (times(1e10), true),
+        ([1.0; 16], true),
+        ([-3.0; 16], true),
+        // what no kernel takes is multiplied weight by weight
+        (times(1e-20), false),
+        (times(1e20), false),
+    ] {
+        let most = codebook.iter().fold(0f32, |most, v| most.max(v.abs()));
+        for scales in [Scales::None, Scales::Group { size: 32, min: true }] {
+            // levels beyond the codebook would outweigh the small ones
+            let case = Case { rows: 11, cols: 130, scales, seed: 2, codebook: Some(codebook), ..Case::PLAIN };
+            let mut model = case.model();
+            model.coded[0].matrix.levels.iter_mut().for_each(|q| *q = (*q).clamp(-8, 7));
+            with_model(&model, |tensor| {
+                let reference = reference::Weights::new(tensor);
+                let x = reference::vectors(130, 2, 1);
+                for isa in Isa::all() {
+                    let matrix = Matrix::with_isa(isa, tensor).unwrap();
+                    let packed = Packed::with_isa(isa, tensor);
+                    assert_eq!(packed.is_ok(), packs, "{most}");
+                    let precisions = if packs { &PRECISIONS[..] } else { &PRECISIONS[..1] };
+                    for &precision in precisions {
+                        let prepared = matrix.activations(precision, &x);
+                        let mut y = vec![f32::NAN; 22];
+                        matrix.multiply(&prepared, &mut y).unwrap();
+                        reference.compare(&x, &prepared, &y, &format!("{most} {isa:?} {precision:?}"));
+                        if let Ok(packed) = &packed {
+                            packed.multiply(&prepared, &mut y);
+                            reference.compare(&x, &prepared, &y, &format!("packed {most} {isa:?}"));
+                        }
+                    }
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn predicted_levels_and_scattered_groups() {
+    let mut all = vec![(Scales::None, None), (Scales::Group { size: 10, min: true }, None)];
+    for format in [NumberFormat::F16, NumberFormat::Bf16, NumberFormat::F32] {
+        for min in [Min::None, Min::Number, Min::Zero] {
+            let scales = Scales::Numbers { size: 16, format, min, mapped: true };
+            all.extend([(scales, None), (scales, Some(NF4))]);
+        }
+    }
+    for (i, (scales, codebook)) in all.into_iter().enumerate() {
+        let mapped = matches!(scales, Scales::Numbers { .. });
+        for predictor in [None, Some(Predictor::Left), Some(Predictor::Up), Some(Predictor::Planar)] {
+            if predictor.is_none() && !mapped {
+                continue; // other tests have those
+            }
+            for (rows, cols, profile) in [(19, 128, Profile::Cpu), (40, 75, Profile::Gpu)] {
+                let (raw_bits, seed) = (if codebook.is_some() { 0 } else { 2 }, i as u64);
+                let escapes = 50;
+                let case = Case { rows, cols, raw_bits, scales, profile, escapes, seed, codebook, predictor };
+                check(&case, &[1, 3]);
+            }
+        }
+    }
+    // several tiles and blocks
+    let predictor = Some(Predictor::Planar);
+    check(&Case { rows: 700, cols: 600, raw_bits: 4, seed: 1, predictor, ..Case::PLAIN }, &[1]);
 }
 
 #[test]
 fn threads_do_not_change_a_bit() {
     for scales in [Scales::None, Scales::Group { size: 32, min: true }] {
         let profile = Profile::Cpu;
-        let case = Case { rows: 1500, cols: 1024, raw_bits: 1, scales, profile, escapes: 3000, seed: 2 };
+        let case = Case {
+            rows: 1500,
+            cols: 1024,
+            raw_bits: 1,
+            scales,
+            profile,
+            escapes: 3000,
+            seed: 2,
+            ..Case::PLAIN
+        };
         with_tensor(&case, |tensor| {
             assert!(tensor.tiles() > 1 && matches!(tensor.coded().codec, Codec::Nibble(512)));
             let matrix = Matrix::new(tensor).unwrap();
@@ -221,7 +415,7 @@ fn activations_are_what_they_say() {
 fn vectors_for_other_columns_are_refused() {
     let scales = Scales::RowColumn { row: false, column: true };
     let profile = Profile::Cpu;
-    let case = Case { rows: 4, cols: 64, raw_bits: 0, scales, profile, escapes: 0, seed: 1 };
+    let case = Case { rows: 4, cols: 64, raw_bits: 0, scales, profile, escapes: 0, seed: 1, ..Case::PLAIN };
     with_tensor(&case, |tensor| {
         let matrix = Matrix::new(tensor).unwrap();
         let x = Activations::new(Precision::F32, 64, &[1.0; 64]);
@@ -236,7 +430,7 @@ fn vectors_of_any_floats() {
             [Scales::None, Scales::Group { size: 32, min: true }, Scales::Group { size: 10, min: false }]
         {
             let profile = Profile::Cpu;
-            let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 20, seed: 4 };
+            let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 20, seed: 4, ..Case::PLAIN };
             with_tensor(&case, |tensor| {
                 let reference = reference::Weights::new(tensor);
                 for isa in Isa::all() {
@@ -283,7 +477,7 @@ fn levels_of_any_size() {
     for (cols, raw_bits) in [(64, 0), (65, 0), (64, 1), (64, 4), (70, 11)] {
         let scales = Scales::RowColumn { row: true, column: true };
         let profile = Profile::Cpu;
-        let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 0, seed: 3 };
+        let case = Case { rows: 9, cols, raw_bits, scales, profile, escapes: 0, seed: 3, ..Case::PLAIN };
         // at the ends of rows, and all of a row
         let far = [i32::MIN, i32::MAX, -(1 << 15) - 1, 1 << 15, 1 << 20];
         let far = (0..far.len()).flat_map(|i| [i * cols, i * cols + cols - 1].map(|at| (at, far[i])));

@@ -159,7 +159,10 @@ impl Search {
             let Some(p) = &plan else { break };
             steps.thresholds = thresholds(&bits_of_magnitudes(p, &cells, &steps), between, self.lambda);
             cells = self.sorted.cells(&steps);
-            plan = Plan::cheapest(&cells.histogram(), raw_bits(between));
+            // moved thresholds change the best number of raw bits by one at most; a plan takes longer than the cells
+            let (few, r) = (raw_bits(between), p.split.raw_bits);
+            let near = r.saturating_sub(1).max(*few.start())..=(r + 1).min(*few.end());
+            plan = Plan::cheapest(&cells.histogram(), near);
         }
         let rate = plan.map_or(0.0, |plan| self.fixed.rate(&plan, self.sorted.len() as u64));
         Probe { octave, rate, error: cells.error, steps }

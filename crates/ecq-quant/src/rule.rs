@@ -157,44 +157,35 @@ fn whole(x: f32) -> i32 {
     (x + UNIT).to_bits().wrapping_sub(UNIT.to_bits()) as i32
 }
 
-/// Weights that are compared with a threshold at a time: those of a vector, or a few.
-const BLOCK: usize = 16;
+/// Weights that are compared with a threshold at a time: they stay in the first cache.
+const BLOCK: usize = 256;
 
 /// Writes the levels of `x(i)` for all i, and tells whether all were near enough.
-#[inline(always)]
-fn levels(out: &mut [i32], steps: &Steps, x: impl Fn(usize) -> f32) -> bool {
-    let mut near = true;
-    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
-    let whole_blocks = blocks.len() * BLOCK;
-    for (b, out) in blocks.iter_mut().enumerate() {
-        near &= block(out, steps, std::array::from_fn(|i| x(b * BLOCK + i)));
-    }
-    let mut last = [0; BLOCK];
-    let present = rest.len();
-    near &=
-        block(&mut last, steps, std::array::from_fn(|i| if i < present { x(whole_blocks + i) } else { 0.0 }));
-    rest.copy_from_slice(&last[..present]);
-    near
-}
-
+///
 /// Thresholds outside, weights inside, and nothing checked: so a comparison is one of vectors.
 #[inline(always)]
-fn block(out: &mut [i32; BLOCK], steps: &Steps, x: [f32; BLOCK]) -> bool {
+fn levels(out: &mut [i32], steps: &Steps, x: impl Fn(usize) -> f32) -> bool {
     let last = steps.thresholds[MAGNITUDES - 1];
-    let far: [f32; BLOCK] = std::array::from_fn(|i| (x[i].abs() - last).floor());
-    let mut magnitude: [i32; BLOCK] = std::array::from_fn(|i| whole(if far[i] > 0.0 { far[i] } else { 0.0 }));
-    for t in steps.thresholds {
-        for i in 0..BLOCK {
-            magnitude[i] = magnitude[i].wrapping_add(i32::from(x[i].abs() >= t));
-        }
-    }
     // from !m to -m
     let lone = if steps.between { 0 } else { -1 };
     let mut near = true;
-    for i in 0..BLOCK {
-        let sign = i32::from(x[i] < 0.0).wrapping_neg();
-        near &= x[i].abs() <= NEAR;
-        out[i] = (magnitude[i] ^ sign).wrapping_sub(sign & lone);
+    let mut xs = [0.0f32; BLOCK];
+    for (b, out) in out.chunks_mut(BLOCK).enumerate() {
+        let xs = &mut xs[..out.len()];
+        for (i, (q, to)) in out.iter_mut().zip(xs.iter_mut()).enumerate() {
+            *to = x(b * BLOCK + i);
+            let far = (to.abs() - last).floor();
+            near &= to.abs() <= NEAR;
+            *q = whole(if far > 0.0 { far } else { 0.0 });
+        }
+        for t in steps.thresholds {
+            let reached = |x: f32| i32::from(x.abs() >= t);
+            out.iter_mut().zip(xs.iter()).for_each(|(q, &x)| *q = q.wrapping_add(reached(x)));
+        }
+        for (q, &x) in out.iter_mut().zip(xs.iter()) {
+            let sign = i32::from(x < 0.0).wrapping_neg();
+            *q = (*q ^ sign).wrapping_sub(sign & lone);
+        }
     }
     near
 }

@@ -76,6 +76,7 @@ pub fn family(scheme: &str) -> &'static str {
         "affine4" => "affine",
         "absmax4" => "absmax",
         "int8" => "int8",
+        "nf4" => "nf4",
         _ => "other",
     }
 }
@@ -93,6 +94,7 @@ pub fn mark(family: &str, x: f64, y: f64, hollow: bool) -> String {
         "affine" => format!("M{:.1} {:.1}h7v7h-7z", x - 3.5, y - 3.5),
         "absmax" => format!("M{:.1} {y:.1}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0z", x - 4.0),
         "int8" => format!("M{x:.1} {:.1}l4.5 8h-9z", y - 5.0),
+        "nf4" => format!("M{x:.1} {:.1}l4.5 -8h-9z", y + 5.0),
         _ => format!("M{x:.1} {:.1}l4.6 4.6l-4.6 4.6l-4.6 -4.6z", y - 4.6),
     };
     format!("<path class=\"{class} {family}\" d=\"{d}\"/>")

@@ -98,10 +98,10 @@ fn curve(out: &mut impl Write, pooled: &Pooled) -> Result<()> {
 
 fn list(out: &mut impl Write, kinds: &[Kind<'_>]) -> Result<()> {
     let same = format!("ecq at {COMMON}'s dB");
-    writeln!(out, "\n{:<38} {:>4} {:>8} {:>7} {:>7}  {same:>15}", "", "", "", "max", "outl.")?;
+    writeln!(out, "\n{:<34} {:>4} {:>8} {:>7} {:>7}  {same:>15}", "", "", "", "max", "outl.")?;
     writeln!(
         out,
-        "{:<38} {:>4} {:>8} {:>7} {:>7}  {:>7} {:>7}  weights, -4..4 rms",
+        "{:<34} {:>4} {:>8} {:>7} {:>7}  {:>7} {:>7}  -4..4 rms",
         "tensors, the largest first", "", "weights", "/ rms", "/ 10^6", "bits", "saved"
     )?;
     for kind in kinds.iter().take(LISTED) {
@@ -113,8 +113,8 @@ fn list(out: &mut impl Write, kinds: &[Kind<'_>]) -> Result<()> {
         let times = if kind.tensors.len() > 1 { format!("x{}", kind.tensors.len()) } else { String::new() };
         writeln!(
             out,
-            "{:<38} {times:>4} {:>8} {max:>7.1} {:>7.0}  {:>7} {:>7}  {}",
-            clean(&kind.name, 38),
+            "{:<34} {times:>4} {:>8} {max:>7.1} {:>7.0}  {:>7} {:>7}  {}",
+            clean(&kind.name, 34),
             count(kind.pooled.weights),
             1e6 * outliers / n,
             optional(bits, 3),

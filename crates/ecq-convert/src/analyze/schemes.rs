@@ -10,6 +10,7 @@ use ecq_quant::{Error, Granularity, Scheme};
 use serde::Serialize;
 
 use super::curve::Curve;
+use super::lossless::LOSSLESS;
 
 /// Bars of a histogram.
 pub const BARS: usize = 32;
@@ -28,8 +29,9 @@ pub fn classic() -> Vec<Scheme> {
     use Granularity::{Group, Row, Tensor};
     let mut all: Vec<Scheme> = [Tensor, Row, Group(64), Group(128)].map(Scheme::Affine4).into();
     all.extend([Tensor, Row, Group(32), Group(64), Group(128)].map(Scheme::Absmax4));
+    all.push(Scheme::Nf4(Group(64)));
     all.extend([Tensor, Row].map(Scheme::Int8));
-    all.extend([2.5, 3.5, 4.5].map(|bits| Scheme::Uniform { bits }));
+    all.extend([2.0, 2.5, 3.0].map(|bits| Scheme::Uniform { bits }));
     all
 }
 
@@ -137,7 +139,7 @@ impl Sum {
 /// Bits that a classic scheme takes without entropy coding.
 fn stored_bits(quantized: &Quantized<'_>) -> Option<f64> {
     let level = match quantized.scheme() {
-        Scheme::Affine4(_) | Scheme::Absmax4(_) => 4.0,
+        Scheme::Affine4(_) | Scheme::Absmax4(_) | Scheme::Nf4(_) => 4.0,
         Scheme::Int8(_) => 8.0,
         _ => return None,
     };
@@ -198,7 +200,7 @@ fn bars(histogram: &Histogram) -> (Vec<f64>, (i32, i32)) {
     (bars, (low, high))
 }
 
-/// Sums each scheme over tensors, in the order in which they first occur.
+/// Sums each scheme over tensors, in the order in which they first occur; lossless coding, which not all have, first.
 pub(super) fn pool<'a>(all: impl Iterator<Item = &'a SchemeAnalysis>) -> Vec<SchemeAnalysis> {
     let mut pooled: Vec<(&str, Sum)> = Vec::new();
     for analysis in all {
@@ -208,5 +210,6 @@ pub(super) fn pool<'a>(all: impl Iterator<Item = &'a SchemeAnalysis>) -> Vec<Sch
         });
         pooled[at].1.add(&analysis.sum);
     }
+    pooled.sort_by_key(|p| p.0 != LOSSLESS);
     pooled.into_iter().map(|(name, sum)| SchemeAnalysis::new(name.into(), sum, None)).collect()
 }

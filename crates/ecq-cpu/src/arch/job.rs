@@ -11,6 +11,9 @@ pub(super) const I5: u8 = 1;
 pub(super) const I8: u8 = 2;
 pub(super) const I16: u8 = 3;
 pub(super) const INT4: u8 = 4;
+/// [`NIBBLE`] and [`INT4`] that stand for the numbers of a [`Book`](crate::scaling::Book).
+pub(super) const BOOK: u8 = 5;
+pub(super) const BOOK4: u8 = 6;
 
 /// What a kernel reads and writes. All of it is there: [`Panel::check`] has run.
 pub(super) struct Job<'a> {
@@ -22,6 +25,10 @@ pub(super) struct Job<'a> {
     pub terms: &'a Terms,
     /// 0: no groups, 1: groups with s, 2: groups with s and m.
     pub scales: u8,
+    /// What the codes 0..16 stand for: with zero in them, or from the codebook, for vectors in f32.
+    pub numbers: [f32; 16],
+    /// Of [`BOOK`] and [`BOOK4`], for vectors of integers.
+    pub bytes: [i8; 16],
     /// Vectors, and columns from one to the next.
     pub count: usize,
     pub padded: usize,
@@ -39,9 +46,15 @@ impl<'a> Job<'a> {
             Codes::Int4(codes) => (INT4, codes.as_ptr(), 1),
             Codes::F32(_) => unreachable!("weights have a kernel of their own"),
         };
+        let (kind, numbers, bytes) = match (&terms.book, kind) {
+            (Some(book), INT4) => (BOOK4, book.numbers, book.bytes),
+            (Some(book), _) => (BOOK, book.numbers, book.bytes),
+            (None, _) => (kind, std::array::from_fn(|i| i as f32 + terms.zero), [0; 16]),
+        };
         let scales = terms.groups.as_ref().map_or(0, |groups| if groups.min.is_empty() { 1 } else { 2 });
         let (pitch, count, padded) = (panel.pitch * size, x.count(), x.padded());
-        Self { kind, codes, pitch, panel, terms, scales, count, padded, sums: sums.as_mut_ptr() }
+        let sums = sums.as_mut_ptr();
+        Self { kind, codes, pitch, panel, terms, scales, numbers, bytes, count, padded, sums }
     }
 
     /// Where the 16 sums of a row and vector lie.
@@ -92,6 +105,8 @@ macro_rules! dispatch {
             I5 => scales!(I5),
             I8 => scales!(I8),
             I16 => scales!(I16),
+            BOOK => scales!(BOOK),
+            BOOK4 => scales!(BOOK4),
             _ => scales!(INT4),
         }
     }};

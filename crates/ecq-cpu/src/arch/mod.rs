@@ -6,6 +6,8 @@
 //! - f32: `(d + zero) * x`, with groups `s * (d + zero) * x + m * x`;
 //! - int8: `d * x`, with groups `s * (d + zero) * x + m * x`.
 //!
+//! With a codebook, a number from there takes the place of d, and zero is 0.
+//!
 //! Weights that are floats have a kernel of their own, `weights.rs`: it adds `w * x`, column i to lane i mod 16.
 
 #[cfg(target_arch = "x86_64")]
@@ -81,6 +83,7 @@ impl Panel<'_> {
         assert!(self.rows == 0 || (self.rows - 1) * self.pitch + row <= len);
         assert!((self.block + self.blocks) * BLOCK <= x.padded());
         assert_eq!(sums.len(), self.rows * x.count() * crate::LANES);
+        assert!(terms.book.is_none() || matches!(self.codes, Codes::Nibble(_) | Codes::Int4(_)));
         if let Codes::Int4(_) = self.codes {
             assert!(self.block.is_multiple_of(2) && self.blocks.is_multiple_of(2));
         }

@@ -2,7 +2,7 @@
 
 use super::{Codes, Panel};
 use crate::activations::{Activations, Data};
-use crate::scaling::{Groups, Terms};
+use crate::scaling::{Book, Groups, Terms};
 use crate::{BLOCK, LANE, LANES};
 
 impl Codes<'_> {
@@ -33,7 +33,7 @@ pub(super) fn accumulate(panel: &Panel<'_>, x: &Activations, terms: &Terms, sums
                 for (lane, sum) in sums.iter_mut().enumerate() {
                     let codes: &[i32; LANE] = &codes.as_chunks().0[lane];
                     let add = |group: Option<(f32, f32)>, columns| {
-                        product(codes, &x.data, at, lane, columns, terms.zero, group)
+                        product(codes, &x.data, at, lane, columns, terms, group)
                     };
                     *sum += match &terms.groups {
                         None => add(None, [true; LANE]),
@@ -61,6 +61,11 @@ fn grouped(
     (0..LANE).map(|i| add(Some(groups.of(row, col + i)), std::array::from_fn(|j| i == j))).sum()
 }
 
+/// What a code stands for, for vectors of integers.
+fn integer(book: Option<&Book>, code: i32) -> i32 {
+    book.map_or(code, |book| book.bytes[code as usize & 15].into())
+}
+
 /// The sum over some of the four columns of a lane.
 fn product(
     codes: &[i32; LANE],
@@ -68,24 +73,26 @@ fn product(
     at: usize,
     lane: usize,
     columns: [bool; LANE],
-    zero: f32,
+    &Terms { zero, ref book, .. }: &Terms,
     group: Option<(f32, f32)>,
 ) -> f32 {
+    let book = book.as_ref();
     let columns = (0..LANE).filter(|&i| columns[i]);
     match x {
         Data::F32(x) => {
             let x = |i: usize| x[at + i * LANES + lane];
+            let number = |code: i32| book.map_or(code as f32 + zero, |book| book.numbers[code as usize & 15]);
             columns
                 .map(|i| match group {
-                    None => (codes[i] as f32 + zero) * x(i),
-                    Some((s, m)) => s * (codes[i] as f32 + zero) * x(i) + m * x(i),
+                    None => number(codes[i]) * x(i),
+                    Some((s, m)) => s * number(codes[i]) * x(i) + m * x(i),
                 })
                 .sum()
         }
         Data::Int8 { values, scales } => {
             let x = |i: usize| i32::from(values[at + lane * LANE + i]);
             let scale = scales[at / LANE + lane];
-            let dot = scale * columns.clone().map(|i| codes[i] * x(i)).sum::<i32>() as f32;
+            let dot = scale * columns.clone().map(|i| integer(book, codes[i]) * x(i)).sum::<i32>() as f32;
             match group {
                 None => dot,
                 Some((s, m)) => {

@@ -1,9 +1,10 @@
 //! Tensors of every kind, and their products in f64.
 #![allow(dead_code)] // each test binary uses its part
 
-use ecq_cpu::Activations;
-use ecq_format::directory::{self, Codec, Min, NumberFormat, Scales, Values};
+use ecq_cpu::{Activations, Precision};
+use ecq_format::directory::{self, Codebook, Codec, Min, NumberFormat, Scales, Values};
 use ecq_format::encode::Profile;
+use ecq_format::predict::Predictor;
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Limits, Reader};
 use ecq_quant::groups::Groups;
@@ -21,20 +22,43 @@ pub struct Case {
     /// One level in so many is far off; 0 for none.
     pub escapes: u32,
     pub seed: u64,
+    /// Only without raw bits.
+    pub codebook: Option<[f32; 16]>,
+    pub predictor: Option<Predictor>,
 }
 
 impl Case {
+    /// What most tensors are.
+    pub const PLAIN: Self = Self {
+        rows: 1,
+        cols: 1,
+        raw_bits: 0,
+        scales: Scales::None,
+        profile: Profile::Cpu,
+        escapes: 0,
+        seed: 0,
+        codebook: None,
+        predictor: None,
+    };
+
+    /// Whether levels become numbers one by one, which leaves codebooks as they are.
+    pub fn by_weight(&self) -> bool {
+        self.predictor.is_some() || matches!(self.scales, Scales::Numbers { mapped: true, .. })
+    }
+
     pub fn model(&self) -> Model {
-        let Self { rows, cols, raw_bits, scales, profile, escapes, seed } = *self;
+        let Self { rows, cols, raw_bits, scales, profile, escapes, seed, codebook, predictor } = *self;
         let mut draw = Draw(seed + 100);
         let width = if raw_bits == 0 { 3 } else { 3 << raw_bits };
         let center = if raw_bits == 0 { -8 } else { 5 };
         let level = || {
             if escapes > 0 && draw.below(escapes) == 0 {
-                return draw.below(1 << 16) as i32 - (1 << 15);
+                let far = draw.below(1 << 16) as i32 - (1 << 15);
+                return if predictor.is_some() { far >> 8 } else { far };
             }
             let sum = (0..4).map(|_| draw.below(2 * width + 1) as i32 - width as i32).sum::<i32>();
-            center + sum
+            let level = center + sum + if codebook.is_some() { 8 } else { 0 };
+            if predictor.is_some() { level.clamp(-128, 127) } else { level }
         };
         let matrix = Matrix::new(rows, cols, level);
         let mut draw = Draw(seed);
@@ -67,7 +91,7 @@ impl Case {
             bias: 0.5,
             offset: if seed % 2 == 0 { 0.25 } else { 0.0 },
             scales,
-            codebook: None,
+            codebook: codebook.map(Codebook),
         };
         let coded = Coded {
             name: "w".into(),
@@ -78,7 +102,7 @@ impl Case {
             raw_bits: raw_bits..=raw_bits,
             values,
             planes,
-            predictor: None,
+            predictor,
         };
         Model { coded: vec![coded], ..Model::default() }
     }
@@ -158,6 +182,8 @@ pub struct Weights {
     pub rows: usize,
     pub cols: usize,
     weights: Vec<f64>,
+    /// The same for vectors of integers, with which numbers of a codebook are rounded.
+    rounded: Vec<f64>,
     /// What bounds the rounding error of a product with each.
     sizes: Vec<f64>,
     offset: f64,
@@ -167,10 +193,14 @@ impl Weights {
     pub fn new(tensor: &CodedTensor<'_>) -> Self {
         let coded = tensor.coded();
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-        let Values { step, bias, offset, scales, .. } = coded.values;
+        let Values { step, bias, offset, scales, codebook } = coded.values;
+        let by_weight = Case { scales, predictor: coded.predictor, ..Case::PLAIN }.by_weight();
+        let most = codebook.map_or(0.0, |book| book.0.iter().fold(0f32, |most, v| most.max(v.abs())));
+        let unit = f64::from((f64::from(most) / 127.0) as f32);
         let planes = tensor.side().unwrap();
         let groups = Groups::new(&scales, rows, cols, &planes);
-        let mut all = Self { rows, cols, weights: Vec::new(), sizes: Vec::new(), offset };
+        let (weights, rounded, sizes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut all = Self { rows, cols, weights, rounded, sizes, offset };
         let mut levels = Vec::new();
         for tile in 0..tensor.tiles() {
             tensor.levels(tile, &mut levels).unwrap();
@@ -188,9 +218,15 @@ impl Weights {
                         (f64::from(s), f64::from(m))
                     }
                 };
+                let code = i64::from(level) - i64::from(coded.center);
+                let listed =
+                    codebook.filter(|_| (0..16).contains(&code)).map(|b| f64::from(b.0[code as usize]));
+                let t = listed.unwrap_or(f64::from(level) + bias);
+                let near = listed.filter(|_| !by_weight && unit > 0.0).map(|v| (v / unit).round() * unit);
+                all.weights.push(step * (s * t + m));
+                all.rounded.push(step * (s * near.unwrap_or(t) + m));
+                let zero = f64::from(coded.center).abs() + bias + f64::from(most);
                 let level = f64::from(level);
-                all.weights.push(step * (s * (level + bias) + m));
-                let zero = f64::from(coded.center).abs() + bias;
                 all.sizes.push(step * (s.abs() * (level.abs() + 2.0 * zero) + m.abs()));
             }
         }
@@ -199,12 +235,13 @@ impl Weights {
 
     /// Compares a product with vectors `x`, which `prepared` holds.
     pub fn compare(&self, x: &[f32], prepared: &Activations, y: &[f32], what: &str) {
+        let weights = if prepared.precision() == Precision::Int8 { &self.rounded } else { &self.weights };
         for (m, (x, y)) in x.chunks(self.cols).zip(y.chunks(self.rows)).enumerate() {
             let seen: Vec<f64> = (0..self.cols).map(|col| prepared.value(m, col).into()).collect();
             let sum: f64 = x.iter().map(|&x| f64::from(x)).sum();
             for (row, &y) in y.iter().enumerate() {
                 let at = row * self.cols..(row + 1) * self.cols;
-                let exact: f64 = self.weights[at.clone()].iter().zip(&seen).map(|(w, x)| w * x).sum();
+                let exact: f64 = weights[at.clone()].iter().zip(&seen).map(|(w, x)| w * x).sum();
                 let exact = exact + self.offset * sum;
                 let size: f64 = self.sizes[at].iter().zip(&seen).map(|(w, x)| w * x.abs()).sum();
                 let off = (f64::from(y) - exact).abs();

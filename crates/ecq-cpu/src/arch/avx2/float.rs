@@ -4,13 +4,19 @@ use core::arch::x86_64::*;
 
 use super::*;
 
-/// Column `k` of each lane; leaves the next column in place.
+/// Column `k` of each lane; leaves the next column in place. `numbers` is the codebook of [`BOOK`] and [`BOOK4`].
 #[inline]
 #[target_feature(enable = "avx2")]
-fn next<const KIND: u8>(codes: &mut Block, k: usize) -> __m256 {
+fn next<const KIND: u8>(codes: &mut Block, k: usize, numbers: &[__m256; 2]) -> __m256 {
     let codes = &mut codes[if KIND == I16 { k / 2 } else { 0 }];
     let now = *codes;
     *codes = if KIND == I16 { _mm256_srli_epi32::<16>(now) } else { _mm256_srli_epi32::<8>(now) };
+    if KIND == BOOK || KIND == BOOK4 {
+        // the lowest three bits select in each half, the fourth the half
+        let below = _mm256_permutevar8x32_ps(numbers[0], now);
+        let above = _mm256_permutevar8x32_ps(numbers[1], now);
+        return _mm256_blendv_ps(below, above, _mm256_castsi256_ps(_mm256_slli_epi32::<28>(now)));
+    }
     _mm256_cvtepi32_ps(match KIND {
         NIBBLE | INT4 => _mm256_and_si256(now, _mm256_set1_epi32(255)),
         I16 => _mm256_srai_epi32::<16>(_mm256_slli_epi32::<16>(now)),
@@ -47,6 +53,11 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     half: usize,
     x: &[f32],
 ) {
+    // SAFETY: there are 16 numbers
+    let numbers = unsafe {
+        let numbers = job.numbers.as_ptr();
+        [_mm256_loadu_ps(numbers), _mm256_loadu_ps(numbers.add(8))]
+    };
     let mut all = load::<R, M>(job, row, vector, half);
     for b in 0..job.panel.blocks {
         let at = vector * job.padded + (job.panel.block + b) * BLOCK + half * LANES / 2;
@@ -64,7 +75,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
                 *sum = _mm256_fmadd_ps(base, lane_x[m], *sum);
             }
             for k in 0..LANE {
-                let code = next::<KIND>(&mut codes, k);
+                let code = next::<KIND>(&mut codes, k, &numbers);
                 let weight = if SCALES > 0 { _mm256_mul_ps(code, scale) } else { code };
                 for (m, sum) in all.iter_mut().enumerate() {
                     *sum = _mm256_fmadd_ps(weight, x(m, k), *sum);

@@ -55,7 +55,7 @@ impl Columns {
         let x = self.values[0];
         match KIND {
             NIBBLE | INT4 => products(codes[0], x),
-            I5 | I8 => products(_mm256_abs_epi8(codes[0]), _mm256_sign_epi8(x, codes[0])),
+            I5 | I8 | BOOK | BOOK4 => products(_mm256_abs_epi8(codes[0]), _mm256_sign_epi8(x, codes[0])),
             _ => {
                 let (a, b) = (_mm256_madd_epi16(codes[0], x), _mm256_madd_epi16(codes[1], self.values[1]));
                 _mm256_cvtepi32_ps(_mm256_add_epi32(a, b))
@@ -93,6 +93,8 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     half: usize,
     (values, scales): (&[i8], &[f32]),
 ) {
+    // SAFETY: there are 16 bytes
+    let table = _mm256_broadcastsi128_si256(unsafe { _mm_loadu_si128(job.bytes.as_ptr().cast()) });
     let mut all = load::<R, M>(job, row, vector, half);
     for b in 0..job.panel.blocks {
         let zero = (_mm256_setzero_si256(), _mm256_setzero_ps());
@@ -106,7 +108,10 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
             };
         }
         for (r, all) in all.iter_mut().enumerate() {
-            let codes = job.half::<KIND>(row + r, b, half);
+            let mut codes = job.half::<KIND>(row + r, b, half);
+            if KIND == BOOK || KIND == BOOK4 {
+                codes[0] = _mm256_shuffle_epi8(table, codes[0]);
+            }
             let scaled = (SCALES > 0).then(|| terms::<SCALES>(job, row + r, b, half));
             for (x, sum) in x.iter().zip(all) {
                 let dot = x.dot::<KIND>(&codes);

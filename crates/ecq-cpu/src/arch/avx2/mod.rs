@@ -9,7 +9,7 @@ use core::arch::x86_64::*;
 
 use rans_core::{InstructionSet, Isa};
 
-use super::job::{I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
+use super::job::{BOOK, BOOK4, I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
 use crate::activations::Data;
 use crate::scaling::Groups;
 use crate::{BLOCK, LANE, LANES};
@@ -42,7 +42,7 @@ impl Job<'_> {
         unsafe {
             let row = self.codes.add(row);
             match KIND {
-                INT4 => {
+                INT4 | BOOK4 => {
                     let pair = _mm256_loadu_si256(row.add(block / 2 * BLOCK + half * HALF).cast());
                     let shift = _mm256_set1_epi32(4 * (block & 1) as i32);
                     [_mm256_and_si256(_mm256_srlv_epi32(pair, shift), _mm256_set1_epi8(15)), zero]

@@ -15,15 +15,17 @@ struct Table {
 impl Table {
     #[inline]
     #[target_feature(enable = "avx512f")]
-    fn new(zero: f32) -> Self {
+    fn new(job: &Job<'_>) -> Self {
         let first = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
-        let zero = _mm512_set1_ps(zero);
+        let zero = _mm512_set1_ps(job.terms.zero);
         // above: five bits with the highest set are negative
         let above = _mm512_sub_ps(first, _mm512_set1_ps(16.0));
-        Self { below: _mm512_add_ps(first, zero), above: _mm512_add_ps(above, zero), zero }
+        // SAFETY: there are 16 numbers
+        let below = unsafe { _mm512_loadu_ps(job.numbers.as_ptr()) };
+        Self { below, above: _mm512_add_ps(above, zero), zero }
     }
 
-    /// Column `k` of each lane, plus zero; leaves the next column in place.
+    /// Column `k` of each lane, plus zero or from the codebook; leaves the next column in place.
     #[inline]
     #[target_feature(enable = "avx512f")]
     fn next<const KIND: u8>(&self, codes: &mut Block, k: usize) -> __m512 {
@@ -31,7 +33,7 @@ impl Table {
         let now = *codes;
         *codes = if KIND == I16 { _mm512_srli_epi32::<16>(now) } else { _mm512_srli_epi32::<8>(now) };
         match KIND {
-            NIBBLE | INT4 => _mm512_permutexvar_ps(now, self.below),
+            NIBBLE | INT4 | BOOK | BOOK4 => _mm512_permutexvar_ps(now, self.below),
             I5 => _mm512_permutex2var_ps(self.below, now, self.above),
             I8 => self.convert(_mm512_srai_epi32::<24>(_mm512_slli_epi32::<24>(now))),
             _ => self.convert(_mm512_srai_epi32::<16>(_mm512_slli_epi32::<16>(now))),
@@ -62,7 +64,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     vector: usize,
     x: &[f32],
 ) {
-    let table = Table::new(job.terms.zero);
+    let table = Table::new(job);
     let mut all = load::<R, M>(job, row, vector);
     for b in 0..job.panel.blocks {
         // SAFETY: each vector has this block

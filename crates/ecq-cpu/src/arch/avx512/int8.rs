@@ -28,7 +28,7 @@ impl Columns {
             all.sum = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
         }
         match KIND {
-            I5 | I8 => {
+            I5 | I8 | BOOK | BOOK4 => {
                 let more = _mm512_dpbusd_epi32(zero, _mm512_set1_epi8(-128), values);
                 all.bias = _mm512_sub_epi32(zero, more);
             }
@@ -60,13 +60,25 @@ impl Columns {
     }
 }
 
+/// What codes stand for as the unsigned factor, if that is not themselves: plus 128.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn table(job: &Job<'_>) -> __m512i {
+    // SAFETY: there are 16 bytes
+    let bytes = unsafe { _mm_loadu_si128(job.bytes.as_ptr().cast()) };
+    _mm512_xor_si512(_mm512_broadcast_i32x4(bytes), _mm512_set1_epi8(-128))
+}
+
 /// Codes as the unsigned factor.
 #[inline]
-#[target_feature(enable = "avx512f")]
-fn positive<const KIND: u8>(codes: Block) -> Block {
+#[target_feature(enable = "avx512f,avx512bw")]
+fn positive<const KIND: u8>(codes: Block, table: __m512i) -> Block {
+    let low = |codes| _mm512_and_si512(codes, _mm512_set1_epi8(15));
     match KIND {
-        INT4 => [_mm512_and_si512(codes[0], _mm512_set1_epi8(15)), codes[1]],
+        INT4 => [low(codes[0]), codes[1]],
         I5 | I8 => [_mm512_xor_si512(codes[0], _mm512_set1_epi8(-128)), codes[1]],
+        BOOK => [_mm512_shuffle_epi8(table, codes[0]), codes[1]],
+        BOOK4 => [_mm512_shuffle_epi8(table, low(codes[0])), codes[1]],
         _ => codes,
     }
 }
@@ -88,7 +100,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     vector: usize,
     (values, scales): (&[i8], &[f32]),
 ) {
-    let zero = _mm512_set1_ps(job.terms.zero);
+    let (zero, table) = (_mm512_set1_ps(job.terms.zero), table(job));
     let mut all = load::<R, M>(job, row, vector);
     for b in 0..job.panel.blocks {
         let x: [Columns; M] = std::array::from_fn(|m| {
@@ -105,7 +117,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
             }
         });
         for (r, all) in all.iter_mut().enumerate() {
-            let codes = positive::<KIND>(job.block::<KIND>(row + r, b));
+            let codes = positive::<KIND>(job.block::<KIND>(row + r, b), table);
             let mut scaled = None;
             if let (true, Some(groups)) = (SCALES > 0, &job.terms.groups) {
                 let scale = job.lanes(groups, &groups.scale, row + r, b);

@@ -31,7 +31,7 @@ use core::arch::x86_64::*;
 use ecq_format::planes::RawPlanes;
 use rans_core::{InstructionSet, Isa};
 
-use super::job::{I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
+use super::job::{BOOK, BOOK4, I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
 use crate::activations::Data;
 use crate::scaling::Groups;
 use crate::{BLOCK, LANE, LANES};
@@ -66,7 +66,7 @@ fn half(block: usize) -> __m512i {
 }
 
 impl Job<'_> {
-    /// The codes of a block of a row of the panel. What else is in the bytes of [`INT4`] stays.
+    /// The codes of a block of a row of the panel. What else is in the bytes of [`INT4`] and [`BOOK4`] stays.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     fn block<const KIND: u8>(&self, row: usize, block: usize) -> Block {
@@ -75,7 +75,7 @@ impl Job<'_> {
         unsafe {
             let row = self.codes.add(row);
             match KIND {
-                INT4 => {
+                INT4 | BOOK4 => {
                     let pair = _mm512_loadu_si512(row.add(block / 2 * BLOCK).cast());
                     [_mm512_srlv_epi32(pair, half(block)), zero]
                 }

@@ -19,6 +19,25 @@ fn columns([a, b]: [int16x8_t; 2]) -> [float32x4_t; 4] {
     ]
 }
 
+/// Columns 0, 1, 2 and 3 of each lane, looked up: `numbers` has the bytes of 16 numbers.
+#[inline]
+#[target_feature(enable = "neon")]
+fn looked_up(codes: uint8x16_t, numbers: uint8x16x4_t) -> [float32x4_t; 4] {
+    let codes = vreinterpretq_u32_u8(codes);
+    let number = |code: uint32x4_t| {
+        // bytes 4 code, 4 code + 1, 4 code + 2 and 4 code + 3
+        let places = vmlaq_u32(vdupq_n_u32(0x0302_0100), code, vdupq_n_u32(0x0404_0404));
+        vreinterpretq_f32_u8(vqtbl4q_u8(numbers, vreinterpretq_u8_u32(places)))
+    };
+    let low = |codes| vandq_u32(codes, vdupq_n_u32(255));
+    [
+        number(low(codes)),
+        number(low(vshrq_n_u32::<8>(codes))),
+        number(low(vshrq_n_u32::<16>(codes))),
+        number(vshrq_n_u32::<24>(codes)),
+    ]
+}
+
 #[target_feature(enable = "neon")]
 pub(super) fn accumulate(job: &Job<'_>, x: &[f32]) {
     dispatch!(all, job, x)
@@ -48,6 +67,10 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
     quarter: usize,
     x: &[f32],
 ) {
+    let numbers = job.numbers.as_ptr().cast::<u8>();
+    // SAFETY: there are 16 numbers
+    let number = |i: usize| unsafe { vld1q_u8(numbers.add(16 * i)) };
+    let numbers = uint8x16x4_t(number(0), number(1), number(2), number(3));
     let mut all = load::<R, M>(job, row, vector, quarter);
     for b in 0..job.panel.blocks {
         let at = vector * job.padded + (job.panel.block + b) * BLOCK + quarter * LANES / 4;
@@ -65,7 +88,10 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
             for (sum, x) in all.iter_mut().zip(sum_x) {
                 *sum = vfmaq_f32(*sum, base, x);
             }
-            let codes = columns(job.quarter::<KIND>(row + r, b, quarter));
+            let codes = match KIND {
+                BOOK | BOOK4 => looked_up(job.bytes::<KIND>(row + r, b, quarter), numbers),
+                _ => columns(job.quarter::<KIND>(row + r, b, quarter)),
+            };
             for (k, code) in codes.into_iter().enumerate() {
                 let weight = if SCALES > 0 { vmulq_f32(code, scale) } else { code };
                 for (sum, now) in all.iter_mut().zip(&now) {

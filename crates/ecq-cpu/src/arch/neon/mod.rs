@@ -9,7 +9,7 @@ use core::arch::aarch64::*;
 
 use rans_core::{InstructionSet, Isa};
 
-use super::job::{I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
+use super::job::{BOOK, BOOK4, I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
 use crate::activations::Data;
 use crate::scaling::Groups;
 use crate::{BLOCK, LANE, LANES};
@@ -29,28 +29,42 @@ pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
 }
 
 impl Job<'_> {
-    /// The codes of a quarter (0..4) of a block of a row of the panel: words of columns 0..8 and 8..16.
+    /// The codes of a quarter (0..4) of a block of a row of the panel, where they are not words.
     #[inline]
     #[target_feature(enable = "neon")]
-    fn quarter<const KIND: u8>(&self, row: usize, block: usize, quarter: usize) -> [int16x8_t; 2] {
+    fn bytes<const KIND: u8>(&self, row: usize, block: usize, quarter: usize) -> uint8x16_t {
         let row = row * self.pitch;
         // SAFETY: the panel has this row and block
         unsafe {
             let row = self.codes.add(row);
-            let bytes = match KIND {
-                INT4 => {
-                    let pair = vld1q_u8(row.add(block / 2 * BLOCK + quarter * QUARTER));
-                    let shift = vdupq_n_s8(-4 * (block & 1) as i8);
-                    vreinterpretq_s8_u8(vandq_u8(vshlq_u8(pair, shift), vdupq_n_u8(15)))
-                }
-                I16 => {
-                    let words = row.add(2 * (block * BLOCK + quarter * QUARTER)).cast();
-                    return [vld1q_s16(words), vld1q_s16(words.add(8))];
-                }
-                _ => vld1q_s8(row.add(block * BLOCK + quarter * QUARTER).cast()),
-            };
-            [vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)]
+            if KIND != INT4 && KIND != BOOK4 {
+                return vld1q_u8(row.add(block * BLOCK + quarter * QUARTER));
+            }
+            let pair = vld1q_u8(row.add(block / 2 * BLOCK + quarter * QUARTER));
+            let shift = vdupq_n_s8(-4 * (block & 1) as i8);
+            vandq_u8(vshlq_u8(pair, shift), vdupq_n_u8(15))
         }
+    }
+
+    /// What the codes of a quarter stand for as integers: words of columns 0..8 and 8..16.
+    #[inline]
+    #[target_feature(enable = "neon")]
+    fn quarter<const KIND: u8>(&self, row: usize, block: usize, quarter: usize) -> [int16x8_t; 2] {
+        if KIND == I16 {
+            // SAFETY: the panel has this row and block
+            return unsafe {
+                let row = self.codes.add(row * self.pitch);
+                let words = row.add(2 * (block * BLOCK + quarter * QUARTER)).cast();
+                [vld1q_s16(words), vld1q_s16(words.add(8))]
+            };
+        }
+        let codes = self.bytes::<KIND>(row, block, quarter);
+        let bytes = match KIND {
+            // SAFETY: there are 16 bytes
+            BOOK | BOOK4 => vqtbl1q_s8(unsafe { vld1q_s8(self.bytes.as_ptr()) }, codes),
+            _ => vreinterpretq_s8_u8(codes),
+        };
+        [vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes)]
     }
 
     /// Scales or minima of a quarter of a block of a row of the panel.
