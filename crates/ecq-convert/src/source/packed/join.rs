@@ -218,7 +218,10 @@ impl<'a> Finder<'a> {
         };
         let [out, inputs] = shape.ok_or_else(|| wrong("levels"))?;
         let size = group.unwrap_or(inputs).min(inputs);
-        let groups = if size == 0 { 0 } else { inputs.div_ceil(size) };
+        if size == 0 {
+            return Err(wrong("levels"));
+        }
+        let groups = inputs.div_ceil(size);
         if scales.shape != [groups, out] || out % 8 != 0 || zeros.shape != [groups, out / 8] {
             return Err(wrong("scales or zero points"));
         }
