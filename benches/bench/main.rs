@@ -5,6 +5,7 @@ mod conversion;
 mod floats;
 mod products;
 mod report;
+mod sizes;
 mod timing;
 
 use std::path::PathBuf;
@@ -54,6 +55,8 @@ enum Part {
     Products,
     /// `ecq convert` and `restore` on a synthetic model of 4 GiB (kept in .cache; 12 GiB of disk)
     Conversion,
+    /// Sizes of quantized models without loss, beside zstd -19 and xz -9 (minutes)
+    Sizes,
 }
 
 /// Bytes that a decoder writes where it is said to stream: more than second-level caches hold.
@@ -89,6 +92,9 @@ fn cpu(args: &Args) -> Result<()> {
     }
     if wanted(Part::Conversion) {
         conversion::conversion(&mut report, if args.quick { "1" } else { "4" })?;
+    }
+    if wanted(Part::Sizes) {
+        sizes::sizes(&mut report, args.quick)?;
     }
     if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);

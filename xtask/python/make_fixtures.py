@@ -1,30 +1,23 @@
 """Writes the small source models of fixtures/sources with the formats' own libraries.
 
-Run by `cargo xtask fixtures --generate`, which installs the pinned packages of requirements.txt. Same packages, same
-bytes: weights come from a seeded generator and are heavy-tailed (Student t, 5 degrees of freedom), as trained ones are.
+Run by `cargo xtask fixtures --generate`, which installs the pinned packages of requirements.txt and hands over
+llama.cpp's library. Same packages, same bytes: weights come from a seeded generator and are heavy-tailed (Student t,
+5 degrees of freedom), as trained ones are.
 """
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
+import packed
+from common import COLS, ROWS, add_model_metadata, b16, f16, f32, finish, save, weights, write_json
 from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, GGUFValueType, GGUFWriter
 from gguf.quants import dequantize, quantize
-from safetensors import TensorSpec, deserialize, serialize
+from kquants import kquants_gguf
+from llama_cpp import Library
 
-MAX_BYTES = 80 * 1024
-ROWS, COLS = 64, 96
-
-
-def weights(rng, *shape):
-    return (0.02 * rng.standard_t(5, shape)).astype(np.float32)
-
-
-def bf16(values):
-    """The BF16 bits of float32 values, as gguf rounds them."""
-    return quantize(values, Type.BF16).view(np.uint16)
+MAX_BYTES = 200 * 1024
 
 
 # --- GGUF ---------------------------------------------------------------------------------------------------------
@@ -53,18 +46,6 @@ def add(writer, name, values, kind):
         return
     blocks = q6_k(values) if kind == Type.Q6_K else quantize(values, kind)
     writer.add_tensor(name, blocks, raw_dtype=kind)
-
-
-def add_model_metadata(writer):
-    writer.add_name("tiny")
-    writer.add_context_length(128)
-    writer.add_embedding_length(COLS)
-    writer.add_block_count(1)
-    writer.add_feed_forward_length(ROWS)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
 
 
 def add_tokenizer(writer):
@@ -100,13 +81,6 @@ def add_every_value_type(writer):
     writer.add_array("test.nested", [[1, 2, 3], [4], [5, 6]])
     writer.add_array("test.nested_strings", [["a", "b"], ["\u00e7"]])
     writer.add_array("test.nested_twice", [[[1.5, 2.5], [3.5]], [[4.5]]])
-
-
-def finish(writer):
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def tiny_gguf(path):
@@ -163,31 +137,6 @@ def blocks_gguf(path):
 
 
 # --- safetensors --------------------------------------------------------------------------------------------------
-
-
-def save(path, tensors, metadata):
-    """`tensors`: name -> (dtype, array of the bits). One metadata key: the library does not order several."""
-    arrays = {name: np.ascontiguousarray(array) for name, (_, array) in tensors.items()}
-    specs = {
-        name: TensorSpec(dtype=dtype, shape=arr.shape, data_ptr=arrays[name].ctypes.data, data_len=arr.nbytes)
-        for name, (dtype, arr) in tensors.items()
-    }
-    data = bytes(serialize(specs, metadata=metadata))
-    found = {name: bytes(info["data"]) for name, info in deserialize(data)}
-    assert found == {name: array.tobytes() for name, (_, array) in tensors.items()}
-    path.write_bytes(data)
-
-
-def f32(values):
-    return ("float32", values)
-
-
-def f16(values):
-    return ("float16", values.astype(np.float16))
-
-
-def b16(values):
-    return ("bfloat16", bf16(values))
 
 
 def e5m2(values):
@@ -280,10 +229,6 @@ def sharded(folder):
     write_json(folder / "tokenizer.json", tokenizer)
 
 
-def write_json(path, value):
-    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
 def main():
     folder = Path(sys.argv[1])
     tiny_gguf(folder / "tiny.gguf")
@@ -292,6 +237,8 @@ def main():
     tiny_safetensors(folder / "tiny.safetensors")
     floats_safetensors(folder / "floats.safetensors")
     sharded(folder / "sharded")
+    kquants_gguf(folder / "kquants.gguf", Library(sys.argv[2]))
+    packed.write_all(folder)
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         size = path.stat().st_size
         print(f"{size:>7} {path.relative_to(folder)}")

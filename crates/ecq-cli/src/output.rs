@@ -4,9 +4,9 @@ use std::io::{Write, stdout};
 use std::path::Path;
 
 use anyhow::Result;
-use ecq_convert::analyze::{Analysis, SchemeAnalysis};
-use ecq_convert::convert::Treatment;
+use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::inspect::Inspection;
+use ecq_convert::rates::Target;
 use ecq_convert::restore::Restored;
 use ecq_convert::verify::{TensorCheck, Verification};
 use serde::Serialize;
@@ -28,7 +28,7 @@ fn mb(bytes: u64) -> String {
     }
 }
 
-fn shape(shape: &[u64]) -> String {
+pub fn shape(shape: &[u64]) -> String {
     if shape.is_empty() {
         return "scalar".into();
     }
@@ -36,7 +36,7 @@ fn shape(shape: &[u64]) -> String {
 }
 
 /// Names come from files: control characters must not reach the terminal.
-fn clean(name: &str, width: usize) -> String {
+pub fn clean(name: &str, width: usize) -> String {
     let name: String = name.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     let count = name.chars().count();
     if count <= width {
@@ -46,17 +46,23 @@ fn clean(name: &str, width: usize) -> String {
     }
 }
 
-pub fn converted(path: &Path, treatment: Treatment, i: &Inspection, seconds: f64) -> Result<()> {
+pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -> Result<()> {
     let t = &i.totals;
-    let what = match treatment {
+    let what = match &options.treatment {
         Treatment::Lossless => "lossless".to_owned(),
         Treatment::Lossy(scheme) => scheme.to_string(),
+        Treatment::Shared(control) => match control.target {
+            Target::Bits(bits) => format!("ecq at {bits} bits a weight"),
+            Target::Sqnr(db) => format!("ecq at {db} dB"),
+            Target::Size(bytes) => format!("ecq within {}", mb(bytes)),
+        },
     };
-    let coded = i.tensors.iter().filter(|t| t.scheme != "plain").count();
+    let coded = i.tensors.iter().filter(|t| t.table_entropy.is_some()).count();
+    let parts = i.tensors.iter().filter(|t| t.part_of.is_some()).count();
     let mut out = stdout().lock();
     writeln!(out, "{}: {what}, {} of {}", path.display(), mb(t.file_bytes), mb(t.source_bytes))?;
     write!(out, "  {coded} tensors coded at {:.3} bits a weight, ", t.coded_bits)?;
-    writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded)?;
+    writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded - parts)?;
     if i.lossless && coded == 0 {
         writeln!(out, "  no tensor is of a type that lossless coding makes smaller; --scheme ecq quantizes")?;
     }
@@ -91,14 +97,16 @@ pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
     )?;
     for t in &i.tensors {
         let table = t.table_entropy.map_or("-".into(), |e| format!("{e:.3}"));
+        let coding = match &t.part_of {
+            Some(of) => format!("in {}", clean(of, 18)),
+            None => format!("{:<9} {}", clean(&t.scheme, 9), t.codec),
+        };
         writeln!(
             out,
-            "{:<44} {:>16} {:<5} {:<9} {:<11} {:>7.3} {table:>7} {:>10}",
+            "{:<44} {:>16} {:<5} {coding:<21} {:>7.3} {table:>7} {:>10}",
             clean(&t.name, 44),
             shape(&t.shape),
             clean(&t.dtype, 5),
-            clean(&t.scheme, 9),
-            t.codec,
             t.bits,
             mb(t.stored_bytes)
         )?;
@@ -159,7 +167,7 @@ pub fn verification(path: &Path, against: Option<&Path>, v: &Verification) -> Re
         writeln!(out, "identical to the source, byte for byte")?;
     }
     let changed: Vec<_> =
-        v.tensors.iter().filter(|t| t.scheme == "plain" && t.exact == Some(false)).collect();
+        v.tensors.iter().filter(|t| t.entropy.is_none() && t.exact == Some(false)).collect();
     for tensor in &changed {
         writeln!(out, "{}: differs from the source", clean(&tensor.name, 60))?;
     }
@@ -195,64 +203,4 @@ pub fn restored(restored: &Restored) -> Result<()> {
     }
     writeln!(out, "written to {}", restored.path.display())?;
     Ok(())
-}
-
-pub fn analysis(path: &Path, a: &Analysis) -> Result<()> {
-    let mut out = stdout().lock();
-    for tensor in &a.tensors {
-        let name = clean(&tensor.name, 60);
-        writeln!(
-            out,
-            "\n{name}  {} {}, {:.2} bits a weight",
-            shape(&tensor.shape),
-            tensor.dtype,
-            tensor.source_bits
-        )?;
-        heading(&mut out)?;
-        tensor.schemes.iter().try_for_each(|s| scheme(&mut out, s))?;
-    }
-    writeln!(
-        out,
-        "\n{}: {} tensors pooled, {} stored as they are",
-        path.display(),
-        a.tensors.len(),
-        a.plain.len()
-    )?;
-    heading(&mut out)?;
-    a.pooled.iter().try_for_each(|s| scheme(&mut out, s))?;
-    writeln!(
-        out,
-        "\nentropy: of the levels; coded: with scales, tables and start states, all in bits a weight."
-    )?;
-    writeln!(out, "A rate means nothing without the error beside it.")?;
-    Ok(())
-}
-
-fn heading(out: &mut impl Write) -> Result<()> {
-    writeln!(
-        out,
-        "  {:<16} {:>8} {:>8} {:>8} {:>10} {:>9}  levels",
-        "scheme", "entropy", "coded", "SQNR dB", "max error", "escapes"
-    )?;
-    Ok(())
-}
-
-fn scheme(out: &mut impl Write, s: &SchemeAnalysis) -> Result<()> {
-    let sqnr = s.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
-    write!(out, "  {:<16} {:>8.3} {:>8.3} {sqnr:>8} {:>10.2e}", s.scheme, s.entropy, s.bits, s.max_error)?;
-    let escapes = if s.escapes == 0.0 { "-".into() } else { format!("{:.3} %", 100.0 * s.escapes) };
-    let bars = if s.histogram.is_empty() {
-        String::new()
-    } else {
-        format!("{} {} {}", s.levels.0, bars(&s.histogram), s.levels.1)
-    };
-    writeln!(out, " {escapes:>9}  {bars}")?;
-    Ok(())
-}
-
-/// A row of block characters.
-fn bars(shares: &[f64]) -> String {
-    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
-    let most = shares.iter().fold(0.0, |a: f64, &b| a.max(b));
-    shares.iter().map(|&s| if s == 0.0 { ' ' } else { BLOCKS[((s / most * 8.0) as usize).min(7)] }).collect()
 }

@@ -5,15 +5,20 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use ecq_convert::convert::{Options, Treatment};
+use ecq_convert::rates::rules::SQNR;
+use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
 use ecq_convert::source::{Source, SourceKind, SourceLimits};
-use ecq_convert::{analyze, convert, inspect, restore, verify};
+use ecq_convert::{convert, inspect, restore, verify};
 use ecq_format::encode::Profile;
+use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
-use ecq_quant::{Granularity, Scheme};
+use ecq_quant::scheme::BITS;
+use ecq_quant::{Prediction, Scheme};
 
-use crate::args::{self, Args, Command, SchemeName};
+use crate::args::{self, Args, Command, PredictorName, SchemeName};
 use crate::output;
 use crate::progress::Bar;
+use crate::report;
 
 /// Rate of the native scheme when none is asked for: what absmax int4 with groups of 32 stores, at 5 dB less error.
 const DEFAULT_BITS: f64 = 4.5;
@@ -51,11 +56,7 @@ pub fn run(args: Args) -> Result<()> {
             bar.finish();
             if args.quiet { Ok(()) } else { output::restored(&restored) }
         }
-        Command::Analyze { input, json } => {
-            let analysis = analyze::analyze(&input, &bar)?;
-            bar.finish();
-            if json { output::json(&analysis) } else { output::analysis(&input, &analysis) }
-        }
+        Command::Analyze(analyze) => report::run(&analyze, &bar),
     }
 }
 
@@ -74,7 +75,8 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
         args::Profile::Cpu => Profile::Cpu,
         args::Profile::Gpu => Profile::Gpu,
     };
-    let options = Options { treatment, profile, overwrite: args.force };
+    let rules = Rules::new(args.tensors.iter().cloned())?;
+    let options = Options { treatment, rules, profile, overwrite: args.force };
     let start = Instant::now();
     convert::convert_source(&source, &args.output, &options, bar)?;
     bar.finish();
@@ -83,43 +85,75 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     if args.json {
         return output::json(&inspection);
     }
-    if quiet { Ok(()) } else { output::converted(&args.output, treatment, &inspection, seconds) }
+    if quiet { Ok(()) } else { output::converted(&args.output, &options, &inspection, seconds) }
 }
 
 /// Options that do not go together are refused before any work.
 fn check(args: &args::Convert) -> Result<()> {
-    let scheme = args.scheme.or(args.bits.map(|_| SchemeName::Ecq));
-    let grouped = matches!(scheme, Some(SchemeName::Affine4 | SchemeName::Absmax4 | SchemeName::Int8));
-    let native = matches!(scheme, None | Some(SchemeName::Ecq));
-    if args.bits.is_some() && scheme != Some(SchemeName::Ecq) {
-        bail!("--bits is for --scheme ecq; the other schemes have the rate that they have");
+    let grouped = !matches!(args.scheme, None | Some(SchemeName::Ecq | SchemeName::Lossless));
+    if args.scheme.is_some_and(|s| s != SchemeName::Ecq) && native_options(args) {
+        bail!(
+            "--bits, --sqnr, --size, --sensitivities, --row-scales and --column-scales are for --scheme ecq; the other \
+             schemes have the rate that they have"
+        );
     }
     if args.group.is_some() && !grouped {
-        bail!("--group is for --scheme affine4, absmax4 and int8");
+        bail!("--group is for --scheme affine4, absmax4, nf4 and int8");
     }
-    if (args.row_scales || args.column_scales) && !native {
-        bail!("--row-scales and --column-scales are for --scheme ecq");
+    if args.predictor.is_some() && args.scheme != Some(SchemeName::Int8) {
+        bail!("--predictor is for --scheme int8");
+    }
+    if let Some(bits) = args.bits.filter(|bits| !BITS.contains(bits)) {
+        bail!("--bits {bits}: expected {} to {} bits a weight", BITS.start(), BITS.end());
+    }
+    if let Some(db) = args.sqnr.filter(|db| !SQNR.contains(db)) {
+        bail!("--sqnr {db}: expected {} to {} dB", SQNR.start(), SQNR.end());
     }
     Ok(())
 }
 
+/// Whether an option is given that only the native scheme has.
+fn native_options(args: &args::Convert) -> bool {
+    let target = args.bits.is_some() || args.sqnr.is_some() || args.size.is_some();
+    target || args.sensitivities.is_some() || args.row_scales || args.column_scales
+}
+
 fn treatment(args: &args::Convert, kind: SourceKind) -> Result<Treatment> {
-    let scaled = args.row_scales || args.column_scales;
     let name = args.scheme.unwrap_or(match kind {
-        SourceKind::Gguf if args.bits.is_none() && !scaled => SchemeName::Lossless,
+        SourceKind::Gguf if !native_options(args) => SchemeName::Lossless,
         _ => SchemeName::Ecq,
     });
     let scheme = match name {
         SchemeName::Lossless => return Ok(Treatment::Lossless),
-        SchemeName::Ecq => Scheme::Ecq {
-            bits: args.bits.unwrap_or(DEFAULT_BITS),
-            row_scales: args.row_scales,
-            column_scales: args.column_scales,
-        },
-        SchemeName::Affine4 => Scheme::Affine4(args.group.unwrap_or(Granularity::Tensor)),
-        SchemeName::Absmax4 => Scheme::Absmax4(args.group.unwrap_or(Granularity::Group(32))),
-        SchemeName::Int8 => Scheme::Int8(args.group.unwrap_or(Granularity::Row)),
+        SchemeName::Ecq => {
+            let (sqnr, size) = (args.sqnr.map(Target::Sqnr), args.size.map(Target::Size));
+            let target = sqnr.or(size).unwrap_or(Target::Bits(args.bits.unwrap_or(DEFAULT_BITS)));
+            let sensitivities = args.sensitivities.as_deref().map(Sensitivities::read).transpose()?;
+            let (row_scales, column_scales) = (args.row_scales, args.column_scales);
+            let sensitivities = sensitivities.unwrap_or_default();
+            return Ok(Treatment::Shared(RateControl { target, sensitivities, row_scales, column_scales }));
+        }
+        SchemeName::Affine4 => Scheme::named("affine4", args.group),
+        SchemeName::Absmax4 => Scheme::named("absmax4", args.group),
+        SchemeName::Nf4 => Scheme::named("nf4", args.group),
+        SchemeName::Int8 => Scheme::named("int8", args.group).map(|s| predicted(s, args.predictor)),
     };
+    let scheme = scheme.context("a scheme without a name")?;
     scheme.check()?;
     Ok(Treatment::Lossy(scheme))
+}
+
+/// int8 with the prediction that is asked for.
+fn predicted(scheme: Scheme, predictor: Option<PredictorName>) -> Scheme {
+    let prediction = match predictor {
+        None | Some(PredictorName::None) => return scheme,
+        Some(PredictorName::Auto) => Prediction::Auto,
+        Some(PredictorName::Left) => Prediction::By(Predictor::Left),
+        Some(PredictorName::Up) => Prediction::By(Predictor::Up),
+        Some(PredictorName::Planar) => Prediction::By(Predictor::Planar),
+    };
+    match scheme {
+        Scheme::Int8(granularity) => Scheme::Int8Predicted(granularity, prediction),
+        other => other,
+    }
 }

@@ -1,20 +1,26 @@
 //! Source to `.ecq`.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 
-use ecq_format::directory::{Extent, Role, SourceFile};
+use ecq_format::directory::{self, Extent, Part, SourceFile};
 use ecq_format::encode::{Encoder, Profile};
 use ecq_format::side::Side;
-use ecq_format::writer::{TensorHead, Writer};
+use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes};
 use ecq_format::{Dtype, pattern};
-use ecq_quant::Scheme;
 use ecq_quant::quantize::Quantized;
+use ecq_quant::scheme::BITS;
 use ecq_quant::weights::Weights;
+use ecq_quant::{Curve, Scheme};
 use sha2::{Digest, Sha256};
 
 use crate::progress::step;
+use crate::rates::share::{Shares, quantize_error};
+use crate::rates::size::{SizeControl, Verdict};
+use crate::rates::{Choice, RateControl, Rules, Target};
+use crate::source::packed::{Packed, Role};
 use crate::source::{self, FileFormat, Source, SourceLimits, SourceTensor, SourceType};
 use crate::tensors::{BlockTensor, SourceMatrix};
 use crate::{Error, Progress, Result};
@@ -28,24 +34,39 @@ const FLOATS: &str = "lossless";
 /// Fewest weights of a tensor that is coded in pairs.
 const SMALLEST_PAIRED: usize = 8192;
 
-/// What is done with the weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// What is done with the weights that no rule names.
+#[derive(Clone, Debug)]
 pub enum Treatment {
     /// Nothing is lost: the source files can be restored byte for byte.
     Lossless,
-    /// Weights are quantized.
+    /// Every tensor is quantized in the same way.
     Lossy(Scheme),
+    /// The native scheme; tensors share bits.
+    Shared(RateControl),
 }
 
 /// How to convert.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// What is done with the weights.
     pub treatment: Treatment,
+    /// What is done with tensors of certain names instead.
+    pub rules: Rules,
     /// What the result shall be decoded on.
     pub profile: Profile,
     /// Whether an existing output is replaced.
     pub overwrite: bool,
+}
+
+impl Options {
+    /// Without rules, for SIMD units, replacing nothing.
+    pub fn new(treatment: Treatment) -> Self {
+        Self { treatment, rules: Rules::default(), profile: Profile::Cpu, overwrite: false }
+    }
+
+    fn lossless(&self) -> bool {
+        matches!(self.treatment, Treatment::Lossless) && self.rules.exact()
+    }
 }
 
 /// Converts a model. Returns the length of the file written.
@@ -67,25 +88,238 @@ pub fn convert_source(
     progress: &dyn Progress,
 ) -> Result<u64> {
     refuse_input(source, output)?;
-    let total = source.tensors().iter().map(|t| t.len).sum();
-    let name = output.file_name().unwrap_or_default().to_string_lossy();
-    let header = source.tensors().iter().map(|t| 8 * t.name.len() as u64 + 1200).sum::<u64>() + 4096;
-    let mut writer = Writer::create(output, options.overwrite, header)?;
-    progress.begin(&format!("converting to {name}"), total);
-    let sources = std::thread::scope(|scope| {
-        // SHA-256 takes about as long as coding; it has nothing to wait for
-        let sums = scope.spawn(|| source.files().iter().map(|f| sha256(f, progress)).collect::<Vec<_>>());
-        tensors(source, &mut writer, options, progress)?;
-        blobs(source, &mut writer, sums)
-    })?;
-    if progress.cancelled() {
-        return Err(Error::Cancelled);
+    options.rules.check(source)?;
+    check_packed(source, options)?;
+    // before any work: the name may be taken
+    drop(Writer::create(output, options.overwrite, 0)?);
+    let mut job = Job { source, output, options, progress, sums: None };
+    let Treatment::Shared(control) = &options.treatment else {
+        let fixed = match options.treatment {
+            Treatment::Lossy(scheme) => Choice::Scheme(scheme),
+            _ => Choice::Lossless,
+        };
+        return Ok(job.write(&mut |_| fixed, &mut |_| ())?.publish()?);
+    };
+    control.sensitivities.check(source)?;
+    let shares = Shares::measure(source, control, &options.rules, options.profile, progress)?;
+    // what does not share has a rule, or cannot be coded
+    let or_keep = |choice: Option<Choice>| choice.unwrap_or(Choice::Keep);
+    if let Target::Size(limit) = control.target {
+        return job.within(&shares, limit);
     }
-    Ok(writer.finish(sources, options.treatment == Treatment::Lossless)?)
+    let multiplier = shares.multiplier(control.target);
+    Ok(job.write(&mut |index| or_keep(shares.choice(index, multiplier)), &mut |_| ())?.publish()?)
 }
 
-/// An input that is memory-mapped must not be replaced.
-fn refuse_input(source: &Source, output: &Path) -> Result<()> {
+/// A conversion.
+struct Job<'a> {
+    source: &'a Source,
+    output: &'a Path,
+    options: &'a Options,
+    progress: &'a dyn Progress,
+    /// SHA-256 of the source files, once they are known.
+    sums: Option<Vec<String>>,
+}
+
+impl Job<'_> {
+    /// Writes files until one has its size.
+    fn within(&mut self, shares: &Shares, limit: u64) -> Result<u64> {
+        let path = self.source.files().first().map_or(self.output, |f| &f.path);
+        let control = RefCell::new(SizeControl::new(shares, limit, self.rest(shares)?, path)?);
+        loop {
+            let sealed = self
+                .write(&mut |index| control.borrow().choice(index).unwrap_or(Choice::Keep), &mut |bytes| {
+                    control.borrow_mut().took(bytes)
+                })?;
+            if control.borrow_mut().judge(sealed.bytes(), path)? == Verdict::Keep {
+                return Ok(sealed.publish()?);
+            }
+        }
+    }
+
+    /// About how many bytes of a file are no sharing tensor; rather too few where a rule decides.
+    fn rest(&self, shares: &Shares) -> Result<u64> {
+        let blob = |bytes: &[u8]| blob_bytes(bytes).map_err(Error::io(self.output, "compress for"));
+        let mut rest = header_bytes(self.source);
+        for tensor in self.source.tensors().iter().enumerate().filter(|(i, _)| !shares.has(*i)).map(|t| t.1) {
+            let shape = match self.source.role(tensor) {
+                Role::Member => continue, // goes with its tensor
+                Role::Main(packed) => &packed.shape,
+                Role::Free | Role::Kept => &tensor.shape,
+            };
+            let weights = shape.iter().fold(1.0, |a, &d| a * d as f64);
+            let bits = match self.options.rules.of(&tensor.name) {
+                Some(Choice::Scheme(Scheme::Ecq { bits, .. })) => bits,
+                Some(Choice::Scheme(_) | Choice::Lossless) => 2.0,
+                Some(Choice::Sqnr(db)) => db / 6.0 - 1.0,
+                Some(Choice::Keep) | None => f64::INFINITY,
+            };
+            rest += ((bits.max(1.0) * weights / 8.0) as u64).min(tensor.len);
+        }
+        for companion in self.source.companions() {
+            rest += blob(&std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?)?;
+        }
+        for i in 0..self.source.files().len() {
+            rest += blob(&verbatim(self.source, i)?)?;
+        }
+        Ok(rest)
+    }
+
+    /// Writes a whole file, with a choice for each tensor that no rule names; `took` is told what these took.
+    fn write(
+        &mut self,
+        choice: &mut dyn FnMut(usize) -> Choice,
+        took: &mut dyn FnMut(u64),
+    ) -> Result<Sealed> {
+        let Self { source, output, options, progress, .. } = *self;
+        let total = source.tensors().iter().map(|t| t.len).sum();
+        let name = output.file_name().unwrap_or_default().to_string_lossy();
+        let mut writer = Writer::create(output, options.overwrite, header_bytes(source))?;
+        progress.begin(&format!("converting to {name}"), total);
+        let sources = std::thread::scope(|scope| {
+            // SHA-256 takes about as long as coding; it has nothing to wait for
+            let known = self.sums.take();
+            let sums = scope.spawn(|| {
+                known.unwrap_or_else(|| source.files().iter().map(|f| sha256(f, progress)).collect())
+            });
+            self.tensors(&mut writer, choice, took)?;
+            let mut sources = blobs(source, &mut writer)?;
+            let sums = sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            sources.iter_mut().zip(&sums).for_each(|(file, sum)| file.sha256.clone_from(sum));
+            self.sums = Some(sums);
+            Ok::<_, Error>(sources)
+        })?;
+        if progress.cancelled() {
+            return Err(Error::Cancelled);
+        }
+        Ok(writer.seal(sources, options.lossless())?)
+    }
+
+    /// Codes all tensors that gain; then stores the others, wide types first, so that all are aligned.
+    fn tensors(
+        &self,
+        writer: &mut Writer,
+        choice: &mut dyn FnMut(usize) -> Choice,
+        took: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let (source, progress) = (self.source, self.progress);
+        let mut plain = Vec::new();
+        for (index, tensor) in source.tensors().iter().enumerate() {
+            let role = source.role(tensor);
+            if let Role::Member = role {
+                continue; // goes with its tensor
+            }
+            let rule = self.options.rules.of(&tensor.name);
+            let before = writer.position();
+            let choice = rule.unwrap_or_else(|| choice(index));
+            let coded = self.code(tensor, choice, writer)?;
+            if !coded {
+                plain.push(tensor);
+            }
+            if rule.is_none() && SourceMatrix::new(source, tensor).is_some() {
+                took(if coded { writer.position() - before } else { tensor.len });
+            }
+            if let Role::Main(packed) = role {
+                self.members(packed, &tensor.name, coded, choice, writer, &mut plain)?;
+            }
+            step(progress, 0)?;
+        }
+        let mut plain: Vec<_> = plain.into_iter().map(|tensor| (tensor, plain_type(tensor))).collect();
+        plain.sort_by_key(|(_, dtype)| std::cmp::Reverse(dtype.map_or(8, |d| d.bitsize())));
+        for (tensor, dtype) in plain {
+            writer.plain(head(tensor, &tensor.shape), dtype, source.data(tensor))?;
+            source.files()[tensor.file].used(tensor.len);
+            step(progress, tensor.len)?;
+        }
+        Ok(())
+    }
+
+    /// What belongs to a packed tensor: recorded with it where it was coded without loss, left out where it was quantized
+    /// anew, kept where it was not coded.
+    fn members<'s>(
+        &'s self,
+        packed: &Packed,
+        main: &str,
+        coded: bool,
+        choice: Choice,
+        writer: &mut Writer,
+        plain: &mut Vec<&'s SourceTensor>,
+    ) -> Result<()> {
+        let tensors = self.source.tensors();
+        let lossless = choice == Choice::Lossless;
+        let mut rest: Vec<usize> = packed.beside.clone();
+        match (coded, lossless) {
+            (true, true) => {
+                for (index, &part) in (0..).zip(&packed.parts) {
+                    let (tensor, part) = (&tensors[part], Part { of: main.into(), index });
+                    writer.part(head(tensor, &tensor.shape), part, self.source.data(tensor))?;
+                    step(self.progress, tensor.len)?;
+                }
+            }
+            (true, false) => {
+                let gone = packed.parts.iter().chain(&packed.beside);
+                return step(self.progress, gone.map(|&i| tensors[i].len).sum());
+            }
+            (false, _) => rest.extend(&packed.parts),
+        }
+        for tensor in rest.into_iter().map(|i| &tensors[i]) {
+            if !self.code(tensor, choice, writer)? {
+                plain.push(tensor);
+            }
+        }
+        Ok(())
+    }
+
+    /// Codes a tensor if it can be and gains by it.
+    fn code(&self, tensor: &SourceTensor, choice: Choice, writer: &mut Writer) -> Result<bool> {
+        let matrix = match choice {
+            Choice::Keep => None,
+            Choice::Lossless => SourceMatrix::any(self.source, tensor),
+            Choice::Scheme(_) | Choice::Sqnr(_) => SourceMatrix::new(self.source, tensor),
+        };
+        let Some(matrix) = matrix else { return Ok(false) };
+        let go_on = |rows| {
+            self.progress.advance(matrix.used(rows));
+            !self.progress.cancelled()
+        };
+        // the table of a few thousand pairs would take more than the pairs
+        let small = matrix.rows() * matrix.cols() < SMALLEST_PAIRED;
+        let profile = if small { Profile::Cpu } else { self.options.profile };
+        let failed = quantize_error(self.source, tensor);
+        let scheme = match choice {
+            Choice::Keep => return Ok(false),
+            Choice::Lossless => return exact(tensor, &matrix, profile, writer, &failed, go_on),
+            Choice::Scheme(scheme) => scheme,
+            Choice::Sqnr(db) => {
+                let curve = Curve::of(&matrix, false, false, profile).map_err(&failed)?;
+                let bits = curve.bits_for_error(curve.signal() / 10f64.powf(db / 10.0));
+                Scheme::ecq(bits.clamp(*BITS.start(), *BITS.end()))
+            }
+        };
+        let quantized = Quantized::new(scheme, &matrix, profile).map_err(&failed)?;
+        let encoder = quantized.encoder(matrix.shape(), profile).map_err(&failed)?;
+        store(tensor, &matrix, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
+    }
+}
+
+/// A guess of the length of the header.
+fn header_bytes(source: &Source) -> u64 {
+    source.tensors().iter().map(|t| 8 * t.name.len() as u64 + 1200).sum::<u64>() + 4096
+}
+
+/// Tells which packed tensors are kept; refuses to quantize a model of which nobody knows how it is packed.
+fn check_packed(source: &Source, options: &Options) -> Result<()> {
+    let kept = |name: &str| match options.rules.of(name) {
+        Some(choice) => matches!(choice, Choice::Keep | Choice::Lossless),
+        None => matches!(options.treatment, Treatment::Lossless),
+    };
+    source.explained(kept)?;
+    source.notes().iter().for_each(|note| tracing::warn!("{note}"));
+    Ok(())
+}
+
+/// An input that is memory-mapped must not be replaced. Error: [`Error::OntoInput`] if `output` is a file of the source.
+pub fn refuse_input(source: &Source, output: &Path) -> Result<()> {
     let Ok(real) = output.canonicalize() else { return Ok(()) };
     let paths = source.files().iter().map(|f| &f.path).chain(source.companions().iter().map(|c| &c.path));
     match paths.into_iter().find(|p| p.canonicalize().is_ok_and(|p| p == real)) {
@@ -94,76 +328,38 @@ fn refuse_input(source: &Source, output: &Path) -> Result<()> {
     }
 }
 
-/// Codes all tensors that gain; then stores the others, wide types first, so that all are aligned.
-fn tensors(source: &Source, writer: &mut Writer, options: &Options, progress: &dyn Progress) -> Result<()> {
-    let mut plain = Vec::new();
-    for tensor in source.tensors() {
-        if !code(source, tensor, writer, options, progress)? {
-            plain.push((tensor, plain_type(tensor)));
-        }
-        step(progress, 0)?;
-    }
-    plain.sort_by_key(|(_, dtype)| std::cmp::Reverse(dtype.map_or(8, |d| d.bitsize())));
-    for (tensor, dtype) in plain {
-        writer.plain(head(tensor), dtype, source.data(tensor))?;
-        source.files()[tensor.file].used(tensor.len);
-        step(progress, tensor.len)?;
-    }
-    Ok(())
-}
-
-fn head(tensor: &SourceTensor) -> TensorHead<'_> {
+fn head<'a>(tensor: &'a SourceTensor, shape: &'a [u64]) -> TensorHead<'a> {
     let &SourceTensor { file, offset, len, .. } = tensor;
     let source = Extent { file, offset, len };
-    TensorHead { name: &tensor.name, shape: &tensor.shape, dtype: tensor.dtype.name(), source }
+    TensorHead { name: &tensor.name, shape, dtype: tensor.dtype.name(), source }
 }
 
-/// Codes a tensor if it can be and gains by it.
-fn code(
-    source: &Source,
+/// Codes a tensor without loss if it is of a type that can be and gains by it.
+fn exact(
     tensor: &SourceTensor,
+    matrix: &SourceMatrix<'_>,
+    profile: Profile,
     writer: &mut Writer,
-    options: &Options,
-    progress: &dyn Progress,
+    failed: &impl Fn(ecq_quant::Error) -> Error,
+    go_on: impl FnMut(Range<usize>) -> bool,
 ) -> Result<bool> {
-    let Some(matrix) = SourceMatrix::new(source, tensor) else { return Ok(false) };
-    let go_on = |rows| {
-        progress.advance(matrix.used(rows));
-        !progress.cancelled()
-    };
-    // the table of a few thousand pairs would take more than the pairs
-    let small = matrix.rows() * matrix.cols() < SMALLEST_PAIRED;
-    let profile = if small { Profile::Cpu } else { options.profile };
-    let quantize = |why| Error::Quantize {
-        path: source.files()[tensor.file].path.clone(),
-        tensor: tensor.name.clone(),
-        why,
-    };
-    match options.treatment {
-        Treatment::Lossless => {
-            let unstorable = |why| quantize(ecq_quant::Error::Unstorable(why));
-            if let Some(blocks) = BlockTensor::new(&matrix) {
-                let (scheme, values, plan) = (blocks.scheme(), blocks.values(), &blocks.plan);
-                let encoder = Encoder::new(scheme, &tensor.shape, values, profile, plan, &blocks);
-                let encoder = encoder.map_err(unstorable)?;
-                return store(tensor, writer, &encoder, plan.bits, &blocks.planes, go_on);
-            }
-            let planned = matrix.floats().and_then(|(f, b)| Some((pattern::plan(f, b, matrix.cols())?, b)));
-            let Some(((pattern, plan), bytes)) = planned else { return Ok(false) };
-            let encoder = Encoder::floats(FLOATS, &tensor.shape, profile, &plan, pattern, bytes);
-            store(tensor, writer, &encoder.map_err(unstorable)?, plan.bits, &[], go_on)
-        }
-        Treatment::Lossy(scheme) => {
-            let quantized = Quantized::new(scheme, &matrix, profile).map_err(quantize)?;
-            let encoder = quantized.encoder(&tensor.shape, profile).map_err(quantize)?;
-            store(tensor, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
-        }
+    let unstorable = |why| failed(ecq_quant::Error::Unstorable(why));
+    if let Some(blocks) = BlockTensor::new(matrix) {
+        let (scheme, values, plan) = (blocks.scheme(), blocks.values(), &blocks.plan);
+        let encoder = Encoder::new(scheme, matrix.shape(), values, profile, plan, &blocks);
+        let encoder = encoder.map_err(unstorable)?;
+        return store(tensor, matrix, writer, &encoder, plan.bits, &blocks.planes, go_on);
     }
+    let planned = matrix.floats().and_then(|(f, b)| Some((pattern::plan(f, b, matrix.cols())?, b)));
+    let Some(((pattern, plan), bytes)) = planned else { return Ok(false) };
+    let encoder = Encoder::floats(FLOATS, matrix.shape(), profile, &plan, pattern, bytes);
+    store(tensor, matrix, writer, &encoder.map_err(unstorable)?, plan.bits, &[], go_on)
 }
 
 /// Writes a coded tensor unless it would take more than the source does.
 fn store(
     tensor: &SourceTensor,
+    matrix: &SourceMatrix<'_>,
     writer: &mut Writer,
     encoder: &Encoder<'_>,
     bits: f64,
@@ -173,11 +369,11 @@ fn store(
     // states, tables, index and directory come on top of the levels
     let side = Side::new(planes);
     let about = bits / 8.0 + side.bytes() as f64 + 256.0;
-    if about >= tensor.len as f64 {
+    if about >= matrix.source_bytes() as f64 {
         tracing::debug!(tensor = tensor.name, "coding does not make it smaller");
         return Ok(false);
     }
-    writer.coded(head(tensor), encoder, &side, go_on)?;
+    writer.coded(head(tensor, matrix.shape()), encoder, &side, go_on)?;
     Ok(true)
 }
 
@@ -198,38 +394,39 @@ pub(crate) fn plain_type(tensor: &SourceTensor) -> Option<Dtype> {
     (weights.checked_mul(dtype.bitsize() as u64)? == tensor.len.checked_mul(8)?).then_some(dtype)
 }
 
-/// Stores companions and the verbatim parts of the sources; returns what the directory says of the sources.
-fn blobs(
-    source: &Source,
-    writer: &mut Writer,
-    sums: std::thread::ScopedJoinHandle<'_, Vec<String>>,
-) -> Result<Vec<SourceFile>> {
+/// Stores companions and the verbatim parts of the sources; returns what the directory says of the sources, without their
+/// checksums.
+fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
     for companion in source.companions() {
         let bytes = std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?;
-        writer.blob(&companion.name, Role::Companion, &bytes)?;
+        writer.blob(&companion.name, directory::Role::Companion, &bytes)?;
     }
     let mut files = Vec::new();
     for (i, file) in source.files().iter().enumerate() {
-        let extents = source.tensors().iter().filter(|t| t.file == i).map(|t| (t.offset, t.len));
-        let bytes = file.bytes();
-        let gaps: Vec<_> = gaps(extents, bytes.len() as u64).collect();
-        let kept = gaps.iter().map(|(_, len)| len).sum::<u64>();
-        if kept > MOST_ELSE {
-            return Err(Error::TooMuchElse { path: file.path.clone(), bytes: kept, limit: MOST_ELSE });
-        }
-        let mut verbatim = Vec::with_capacity(kept as usize);
-        gaps.iter().for_each(|&(at, len)| verbatim.extend(&bytes[at as usize..(at + len) as usize]));
-        let verbatim = writer.blob(&file.name, Role::Verbatim, &verbatim)?;
+        let verbatim = writer.blob(&file.name, directory::Role::Verbatim, &verbatim(source, i)?)?;
         let format = match file.format {
             FileFormat::Gguf => "gguf",
             FileFormat::Safetensors => "safetensors",
         };
-        let (name, size) = (file.name.clone(), bytes.len() as u64);
+        let (name, size) = (file.name.clone(), file.bytes().len() as u64);
         files.push(SourceFile { name, format: format.into(), size, sha256: String::new(), verbatim });
     }
-    let sums = sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-    files.iter_mut().zip(sums).for_each(|(file, sum)| file.sha256 = sum);
     Ok(files)
+}
+
+/// The bytes of a source file that belong to no tensor.
+fn verbatim(source: &Source, index: usize) -> Result<Vec<u8>> {
+    let file = &source.files()[index];
+    let extents = source.tensors().iter().filter(|t| t.file == index).map(|t| (t.offset, t.len));
+    let bytes = file.bytes();
+    let gaps: Vec<_> = gaps(extents, bytes.len() as u64).collect();
+    let kept = gaps.iter().map(|(_, len)| len).sum::<u64>();
+    if kept > MOST_ELSE {
+        return Err(Error::TooMuchElse { path: file.path.clone(), bytes: kept, limit: MOST_ELSE });
+    }
+    let mut verbatim = Vec::with_capacity(kept as usize);
+    gaps.iter().for_each(|&(at, len)| verbatim.extend(&bytes[at as usize..(at + len) as usize]));
+    Ok(verbatim)
 }
 
 /// (offset, length) of what lies between extents, which must ascend and not overlap, and after them up to `size`.

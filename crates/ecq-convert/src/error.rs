@@ -83,6 +83,40 @@ pub enum Error {
         /// The difference.
         why: String,
     },
+    /// No tensor of the source is wanted.
+    #[error("{}: none of the {tensors} tensors has a name that is asked for; the first is '{first}'", path.display())]
+    NoneWanted {
+        /// The source.
+        path: PathBuf,
+        /// How many tensors it has.
+        tensors: usize,
+        /// The name of the first.
+        first: String,
+    },
+    /// A pattern of tensor names that is none, or that no name matches.
+    #[error("pattern '{pattern}': {why}")]
+    Pattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A file of sensitivities that cannot be used.
+    #[error("{}: {why}", path.display())]
+    Sensitivities {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A size, rate or ratio that the model cannot have.
+    #[error("{}: {why}", path.display())]
+    Target {
+        /// The source.
+        path: PathBuf,
+        /// What is wrong, and what can be had.
+        why: String,
+    },
     /// The caller asked to stop.
     #[error("stopped; nothing was written")]
     Cancelled,

@@ -50,7 +50,7 @@ pub struct TensorInfo {
     pub shape: Vec<u64>,
     /// Type in the source.
     pub dtype: String,
-    /// Quantization scheme; "plain" if stored as it was.
+    /// Quantization scheme; "plain" if stored as it was, "part" if stored with another tensor.
     pub scheme: String,
     /// Wire codec; "-" if stored as it was.
     pub codec: String,
@@ -68,6 +68,9 @@ pub struct TensorInfo {
     /// measures the entropy of the data themselves.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table_entropy: Option<f64>,
+    /// The tensor that it is part of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub part_of: Option<String>,
     /// Bytes by part.
     pub parts: Vec<(&'static str, u64)>,
     /// Number of tiles.
@@ -101,7 +104,7 @@ pub struct Totals {
 pub fn inspect(reader: &Reader) -> Result<Inspection> {
     let directory = reader.directory();
     let tensors = directory.tensors.iter().map(|t| tensor(reader, t)).collect::<Result<Vec<_>>>()?;
-    let coded: Vec<_> = tensors.iter().filter(|t| t.scheme != "plain").collect();
+    let coded: Vec<_> = tensors.iter().filter(|t| t.table_entropy.is_some()).collect();
     let companions = directory.blobs.iter().filter(|b| b.role == Role::Companion);
     let mut totals = Totals {
         file_bytes: reader.file_size(),
@@ -148,7 +151,7 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         name: record.name.clone(),
         shape: record.shape.clone(),
         dtype: record.dtype.clone(),
-        scheme: "plain".into(),
+        scheme: if record.part.is_some() { "part" } else { "plain" }.into(),
         codec: "-".into(),
         raw_bits: 0,
         weights: record.shape.iter().fold(1, |a: u64, &d| a.saturating_mul(d)),
@@ -156,6 +159,7 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         stored_bytes,
         bits: 0.0,
         table_entropy: None,
+        part_of: record.part.as_ref().map(|part| part.of.clone()),
         parts: reader.stored_parts(record),
         tiles: 0,
     };

@@ -5,6 +5,7 @@
 //! | safetensors, GGUF and Hugging Face folders, checked | [`source`] |
 //! | GGUF's block formats | [`blocks`] |
 //! | a source's tensors as levels or weights | [`tensors`] |
+//! | bits for each tensor | [`rates`] |
 //! | source → `.ecq` | [`convert`](mod@convert) |
 //! | `.ecq` → the source files, or safetensors | [`restore`](mod@restore) |
 //! | checksums, decoding, comparison with the source | [`verify`](mod@verify) |
@@ -21,6 +22,7 @@ pub mod convert;
 mod error;
 pub mod inspect;
 mod progress;
+pub mod rates;
 pub mod restore;
 pub mod source;
 pub mod tensors;

@@ -14,7 +14,7 @@ use half::{bf16, f16};
 use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
-use crate::blocks::{BlockError, BlockType, to_f32};
+use crate::blocks::{BlockError, to_f32};
 use crate::convert::{gaps, hex};
 use crate::progress::step;
 use crate::source::SourceType;
@@ -221,6 +221,7 @@ pub fn source_file(
     let verbatim = reader.blob(source.verbatim)?;
     let mut rest = &verbatim[..];
     let mut sink = HashingSink { sink, hasher: Sha256::new(), written: 0, path: reader.path(), source };
+    let mut packers = Packers::default();
     let gaps = gaps(tensors.iter().map(|t| (t.source.offset, t.source.len)), source.size);
     for (i, (_, len)) in gaps.enumerate() {
         let (piece, after) = usize::try_from(len)
@@ -231,7 +232,7 @@ pub fn source_file(
         sink.write(piece)?;
         if let Some(tensor) = tensors.get(i) {
             let before = sink.written;
-            tensor_bytes(reader, tensor, |bytes| {
+            tensor_bytes(reader, tensor, &mut packers, |bytes| {
                 sink.write(bytes)?;
                 reader.used(bytes.len() as u64); // about: coded they are fewer
                 step(progress, bytes.len() as u64)
@@ -279,6 +280,7 @@ impl HashingSink<'_> {
 fn tensor_bytes(
     reader: &Reader,
     record: &TensorRecord,
+    packers: &mut Packers,
     mut sink: impl FnMut(&[u8]) -> Result<()>,
 ) -> Result<()> {
     let inconsistent =
@@ -287,7 +289,7 @@ fn tensor_bytes(
         Tensor::Plain(bytes) => return sink(bytes),
         Tensor::Coded(tensor) => tensor,
         Tensor::Part(part) => {
-            let bytes = part_bytes(reader, part)?;
+            let bytes = packers.part(reader, part)?;
             let bytes = bytes.filter(|bytes| crc32fast::hash(bytes) == record.crc);
             let why = || inconsistent(format!("'{}' does not hold its bytes", part.of));
             return sink(&bytes.ok_or_else(why)?);
@@ -297,19 +299,47 @@ fn tensor_bytes(
     if coded.pattern.is_some() {
         return floats(&tensor, sink);
     }
-    let packer = Packer::new(coded, &tensor.side()?)
-        .ok_or_else(|| inconsistent(format!("scheme '{}' has no exact source bytes", coded.scheme)))?;
-    tiles(
-        &tensor,
-        |rows, levels, out| packer.pack(rows, levels, out).map_err(|e| inconsistent(e.to_string())),
-        |bytes: &Vec<u8>| sink(bytes),
-    )
+    let packer = packers.of(&record.name, &tensor)?.map_err(|e| inconsistent(e.to_string()))?;
+    let mut whole = packer.whole(record.source.len).map_err(|e| inconsistent(e.to_string()))?;
+    let pack = |rows: Range<usize>, levels: &[i32], out: &mut (Range<usize>, Vec<u8>)| {
+        out.0 = rows.clone();
+        packer.pack(rows, levels, &mut out.1).map_err(|e| inconsistent(e.to_string()))
+    };
+    tiles(&tensor, pack, |(rows, bytes)| match &mut whole {
+        Some(whole) => {
+            whole.place(rows, bytes);
+            Ok(())
+        }
+        None => sink(bytes),
+    })?;
+    whole.map_or(Ok(()), |whole| sink(whole.bytes()))
 }
 
-/// The bytes that a tensor had which is part of another; `None` if that one has no such part.
-fn part_bytes(reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
-    let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
-    Ok(Packer::new(whole.coded(), &whole.side()?).and_then(|packer| packer.part(part.index)))
+/// The last packer made: a tensor and its parts are neighbours in most sources, and share their side data.
+#[derive(Default)]
+pub(crate) struct Packers(Option<(String, Packer)>);
+
+impl Packers {
+    /// The packer of a coded tensor; the inner error says why it has none.
+    fn of(
+        &mut self,
+        name: &str,
+        tensor: &CodedTensor<'_>,
+    ) -> Result<std::result::Result<&Packer, BlockError>> {
+        if self.0.as_ref().is_none_or(|last| last.0 != name) {
+            match Packer::new(tensor.coded(), tensor.side()?) {
+                Ok(made) => self.0 = Some((name.to_owned(), made)),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
+        Ok(self.0.as_ref().map(|last| &last.1).ok_or_else(|| BlockError::Scheme(name.to_owned())))
+    }
+
+    /// The bytes that a tensor had which is part of another; `None` if that one has no such part.
+    pub(crate) fn part(&mut self, reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
+        let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
+        Ok(self.of(&part.of, &whole)?.ok().and_then(|packer| packer.part(part.index)))
+    }
 }
 
 /// Decodes the levels of all tiles in parallel, through `map`, and hands the results to `sink` in order. `map` writes over
@@ -394,7 +424,7 @@ fn lossy_file(
 fn target(record: &TensorRecord, float: Option<Float>) -> (&TensorRecord, Dtype, Option<Float>) {
     let own = Float::named(&record.dtype);
     let dtype = named(record);
-    let read = own.is_some() || record.coded.is_some() || BlockType::from_source(&dtype).is_some();
+    let read = own.is_some() || record.coded.is_some() || dtype.block().is_some();
     // 8-bit floats stay what they are unless another type is asked for
     if read || (float.is_some() && dtype.float_bytes().is_some()) {
         let to = float.or(own).unwrap_or(Float::F32);
@@ -456,13 +486,13 @@ fn plain_floats(
     bytes: &[u8],
     mut sink: impl FnMut(&[f32]) -> Result<()>,
 ) -> std::result::Result<Result<()>, BlockError> {
-    let (unit, weights) = match BlockType::from_source(dtype) {
+    let (unit, weights) = match dtype.block() {
         Some(block) => (block.bytes(), block.weights()),
         None => (dtype.float_bytes().ok_or_else(|| BlockError::NotFloat(dtype.name().to_owned()))?, 1),
     };
     for piece in bytes.chunks(unit << 14) {
         let mut floats = vec![0.0; piece.len() / unit * weights];
-        match BlockType::from_source(dtype) {
+        match dtype.block() {
             Some(block) => block.dequantize(piece, &mut floats)?,
             None => to_f32(dtype, piece, &mut floats)?,
         }

@@ -2,13 +2,14 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::{Coded, Scales, Values, matrix};
+use ecq_format::directory::{Coded, Values, matrix};
 use ecq_format::encode::Levels;
 use ecq_format::pattern::FloatFormat;
 use ecq_format::plan::{Histogram, Plan};
 use ecq_quant::weights::Weights;
 
 use crate::blocks::{BlockError, BlockType, to_f32};
+use crate::source::packed::{Grouping, Layout, PackedMatrix, Role};
 use crate::source::{Source, SourceFile, SourceTensor, SourceType};
 
 /// Fewest weights of a tensor that is worth coding: below, start states and tables outweigh the gain.
@@ -18,45 +19,81 @@ pub const MOST_COLUMNS: u64 = 1 << 22;
 
 /// A tensor of a source, seen as a matrix.
 pub struct SourceMatrix<'a> {
+    shape: &'a [u64],
     rows: usize,
     cols: usize,
     dtype: &'a SourceType,
-    block: Option<BlockType>,
+    form: Form<'a>,
     row_bytes: usize,
     bytes: &'a [u8],
     file: &'a SourceFile,
 }
 
+/// How weights are stored.
+enum Form<'a> {
+    Floats,
+    Blocks(BlockType),
+    Packed(Box<PackedMatrix<'a>>),
+}
+
 impl<'a> SourceMatrix<'a> {
-    /// `None` for tensors that are stored as they are: other types, fewer than two dimensions, too small, too wide.
+    /// Weights. `None` for tensors that are stored as they are: other types, fewer than two dimensions, too small, too wide;
+    /// and for numbers that belong to packed tensors.
     pub fn new(source: &'a Source, tensor: &'a SourceTensor) -> Option<Self> {
+        match source.role(tensor) {
+            Role::Free | Role::Main(_) => Self::any(source, tensor),
+            Role::Member | Role::Kept => None,
+        }
+    }
+
+    /// Weights, or other numbers that can be coded without loss. `None` as for [`Self::new`].
+    pub fn any(source: &'a Source, tensor: &'a SourceTensor) -> Option<Self> {
         let SourceTensor { shape, dtype, file, .. } = tensor;
         let (bytes, file) = (source.data(tensor), &source.files()[*file]);
+        let packed = match source.role(tensor) {
+            Role::Main(packed) => Some(packed),
+            _ => None,
+        };
+        let shape = packed.map_or(shape, |p| &p.shape);
         let (rows, cols) = matrix(shape)?;
-        let block = BlockType::from_source(dtype);
-        let row_bytes = match block {
-            Some(b) if cols.is_multiple_of(b.weights() as u64) => {
-                cols / b.weights() as u64 * b.bytes() as u64
+        if shape.len() < 2 || rows.checked_mul(cols)? < SMALLEST || cols > MOST_COLUMNS {
+            return None;
+        }
+        let (form, row_bytes) = match (packed, dtype.block()) {
+            // whole bytes, as was checked when it was joined
+            (Some(p), _) => {
+                (Form::Packed(Box::new(PackedMatrix::new(source, tensor, p))), bytes.len() as u64 / rows)
             }
-            None => cols.checked_mul(dtype.float_bytes()? as u64)?,
+            (None, Some(b)) if cols.is_multiple_of(b.weights() as u64) => {
+                (Form::Blocks(b), cols / b.weights() as u64 * b.bytes() as u64)
+            }
+            (None, None) => (Form::Floats, cols.checked_mul(dtype.float_bytes()? as u64)?),
             _ => return None,
         };
-        let coded = shape.len() >= 2 && rows.checked_mul(cols)? >= SMALLEST && cols <= MOST_COLUMNS;
         let whole = rows.checked_mul(row_bytes)? == bytes.len() as u64;
-        (coded && whole).then_some(Self {
-            rows: rows as usize,
-            cols: cols as usize,
-            dtype,
-            block,
-            row_bytes: row_bytes as usize,
-            bytes,
-            file,
-        })
+        let (rows, cols, row_bytes) = (rows as usize, cols as usize, row_bytes as usize);
+        whole.then_some(Self { shape, rows, cols, dtype, form, row_bytes, bytes, file })
+    }
+
+    /// Shape of the tensor that the weights are of; not that of packed levels.
+    pub fn shape(&self) -> &'a [u64] {
+        self.shape
+    }
+
+    /// Bytes in the source, parts of a packed tensor included.
+    pub fn source_bytes(&self) -> u64 {
+        match &self.form {
+            Form::Packed(packed) => packed.source_bytes(),
+            _ => self.bytes.len() as u64,
+        }
     }
 
     /// The format and all bytes, if the weights are floats that are coded by their bit patterns.
     pub fn floats(&self) -> Option<(FloatFormat, &'a [u8])> {
-        Some((self.dtype.pattern_format()?, self.bytes))
+        match self.form {
+            Form::Floats => Some((self.dtype.pattern_format()?, self.bytes)),
+            _ => None,
+        }
     }
 
     /// Tells that some rows were read for the last time, or one of few. Returns their bytes.
@@ -66,9 +103,12 @@ impl<'a> SourceMatrix<'a> {
         bytes
     }
 
-    /// The block format, if the weights are quantized already.
+    /// The block format, if the weights are in GGUF blocks.
     pub fn block(&self) -> Option<BlockType> {
-        self.block
+        match self.form {
+            Form::Blocks(block) => Some(block),
+            _ => None,
+        }
     }
 
     fn slice(&self, rows: Range<usize>) -> &'a [u8] {
@@ -87,19 +127,22 @@ impl Weights for SourceMatrix<'_> {
     }
 
     fn fill(&self, rows: Range<usize>, out: &mut [f32]) {
-        let bytes = self.slice(rows);
-        let done = match self.block {
-            Some(block) => block.dequantize(bytes, out),
-            None => to_f32(self.dtype, bytes, out),
+        let done = match &self.form {
+            Form::Floats => to_f32(self.dtype, self.slice(rows), out),
+            Form::Blocks(block) => block.dequantize(self.slice(rows), out),
+            Form::Packed(packed) => {
+                self.used(rows.clone());
+                packed.weights(rows, out);
+                Ok(())
+            }
         };
         done.expect("whole rows, whose length was checked");
     }
 }
 
-/// A block-quantized tensor, to be coded without loss.
+/// A tensor that is quantized already, to be coded without loss.
 pub struct BlockTensor<'a> {
-    matrix: &'a SourceMatrix<'a>,
-    block: BlockType,
+    levels: SourceLevels<'a>,
     /// The best plan for its levels.
     pub plan: Plan,
     /// How often each level occurs.
@@ -109,90 +152,194 @@ pub struct BlockTensor<'a> {
 }
 
 impl<'a> BlockTensor<'a> {
-    /// `None` if the matrix is not block-quantized.
+    /// `None` if the matrix is of floats, or does not come back byte for byte.
     pub fn new(matrix: &'a SourceMatrix<'a>) -> Option<Self> {
-        let block = matrix.block?;
-        let mut planes = Vec::new();
-        for i in 0..block.params() {
-            let mut bits = Vec::new();
-            block.params_of(matrix.bytes, i, &mut bits).expect("whole blocks, whose length was checked");
-            planes.push(bits.iter().map(|v| v.to_be_bytes()[0]).collect());
-            planes.push(bits.iter().map(|v| v.to_be_bytes()[1]).collect());
-        }
-        let levels = BlockLevels { matrix, block };
-        let center = if block == BlockType::Q8_0 { 0 } else { 8 };
-        let histogram = ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
-        let plan = Plan::cheapest(&histogram, 0..=8)?;
-        Some(Self { matrix, block, plan, histogram, planes })
+        let levels = SourceLevels(matrix);
+        let of = |center| ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
+        let (planes, histogram, plan) = match &matrix.form {
+            Form::Floats => return None,
+            Form::Blocks(block) => {
+                let planes = block.planes(matrix.bytes).expect("whole blocks, whose length was checked");
+                let histogram = of(block.center());
+                let plan = Plan::cheapest(&histogram, 0..=8)?;
+                (planes, histogram, plan)
+            }
+            Form::Packed(packed) => {
+                if !packed.is_exact() {
+                    return None;
+                }
+                let histogram = of(packed.center());
+                let plan = packed.plan(&histogram)?;
+                (packed.planes().to_vec(), histogram, plan)
+            }
+        };
+        Some(Self { levels, plan, histogram, planes })
     }
 
     /// The scheme's name in files.
     pub fn scheme(&self) -> &'static str {
-        scheme_of(self.block)
+        match &self.levels.0.form {
+            Form::Floats => "",
+            Form::Blocks(block) => block.scheme(),
+            Form::Packed(packed) => packed.scheme(),
+        }
     }
 
     /// From level to weight.
     pub fn values(&self) -> Values {
-        let scales = Scales::Group { size: self.block.weights() as u64, min: self.block.params() == 2 };
-        let bias = if self.block == BlockType::Q4_0 { -8.0 } else { 0.0 };
-        Values { bias, scales, ..Values::ONE }
+        match &self.levels.0.form {
+            Form::Floats => Values::ONE,
+            Form::Blocks(block) => block.values(),
+            Form::Packed(packed) => packed.values(),
+        }
     }
 }
 
 impl Levels for BlockTensor<'_> {
     fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
-        BlockLevels { matrix: self.matrix, block: self.block }.fill(rows, out);
+        self.levels.fill(rows, out);
     }
 }
 
-struct BlockLevels<'a> {
-    matrix: &'a SourceMatrix<'a>,
-    block: BlockType,
-}
+/// The levels of a matrix that is not of floats.
+struct SourceLevels<'a>(&'a SourceMatrix<'a>);
 
-impl Levels for BlockLevels<'_> {
+impl Levels for SourceLevels<'_> {
     fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
-        self.block.levels(self.matrix.slice(rows), out).expect("whole rows, whose length was checked");
+        let matrix = self.0;
+        match &matrix.form {
+            Form::Floats => out.fill(0),
+            Form::Blocks(block) => {
+                block.levels(matrix.slice(rows), out).expect("whole rows, whose length was checked");
+            }
+            Form::Packed(packed) => {
+                matrix.used(rows.clone());
+                packed.fill(rows, out);
+            }
+        }
     }
-}
-
-const SCHEMES: [(&str, BlockType); 3] =
-    [("gguf-q4_0", BlockType::Q4_0), ("gguf-q4_1", BlockType::Q4_1), ("gguf-q8_0", BlockType::Q8_0)];
-
-fn scheme_of(block: BlockType) -> &'static str {
-    SCHEMES.iter().find(|s| s.1 == block).map_or("", |s| s.0)
 }
 
 /// Packs decoded levels of a lossless scheme into the bytes that the source had.
-pub struct Packer {
-    block: BlockType,
-    cols: usize,
-    params: Vec<Vec<u16>>,
+pub enum Packer {
+    /// Into GGUF blocks.
+    Blocks(BlockPacker),
+    /// Into packed levels; scales and zero points are other tensors.
+    Packed(Grouping, Vec<Vec<u8>>),
 }
 
 impl Packer {
-    /// `None` if the scheme is not one whose source can be packed again.
-    pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Option<Self> {
-        let block = SCHEMES.iter().find(|s| s.0 == coded.scheme)?.1;
-        let cols = coded.cols as usize;
-        let scales = Scales::Group { size: block.weights() as u64, min: block.params() == 2 };
-        let halves =
-            |p: &[Vec<u8>]| p[0].iter().zip(&p[1]).map(|(&h, &l)| u16::from_be_bytes([h, l])).collect();
-        let fits = coded.values.scales == scales && cols.is_multiple_of(block.weights());
-        fits.then(|| Self { block, cols, params: planes.chunks_exact(2).map(halves).collect() })
+    /// For a coded tensor and the planes of its side data.
+    ///
+    /// # Errors
+    /// When the scheme is not one whose source can be packed again, or values, columns or planes are not those of it.
+    pub fn new(coded: &Coded, planes: Vec<Vec<u8>>) -> Result<Self, BlockError> {
+        let Some(layout) = Layout::of_scheme(&coded.scheme) else {
+            return BlockPacker::new(coded, planes).map(Self::Blocks);
+        };
+        let lengths = planes.iter().map(Vec::len).eq(coded.side_planes());
+        match Grouping::of(coded).filter(|_| lengths) {
+            Some(grouping) => Ok(Self::Packed(grouping, planes)),
+            None => Err(BlockError::Packed { scheme: layout.scheme(), rows: coded.rows, cols: coded.cols }),
+        }
     }
 
-    /// The bytes of a tensor that the source stores beside the codes; `None` if the scheme has no such part.
-    pub fn part(&self, _index: u32) -> Option<Vec<u8>> {
-        None // a block has all of its parameters in it
+    /// The bytes of a tensor that the source stores beside the levels; `None` if the scheme has no such part.
+    pub fn part(&self, index: u32) -> Option<Vec<u8>> {
+        match self {
+            Self::Blocks(_) => None, // a block has all of its parameters in it
+            Self::Packed(grouping, planes) => grouping.part(planes, index),
+        }
     }
 
-    /// Writes the bytes of whole rows of levels over `out`. Error: a level that the block cannot hold.
+    /// Writes over `out` the bytes of whole rows of levels, or what [`Whole`] takes of them.
+    ///
+    /// # Errors
+    /// When the source's form cannot hold a level or an integer scale.
     pub fn pack(&self, rows: Range<usize>, levels: &[i32], out: &mut Vec<u8>) -> Result<(), BlockError> {
-        let per_row = self.cols / self.block.weights();
-        let params: Vec<&[u16]> =
-            self.params.iter().map(|p| &p[rows.start * per_row..rows.end * per_row]).collect();
-        out.resize(rows.len() * per_row * self.block.bytes(), 0);
-        self.block.pack(levels, &params, out)
+        match self {
+            Self::Blocks(blocks) => blocks.pack(rows, levels, out),
+            Self::Packed(grouping, _) => {
+                let shape = (grouping.rows, grouping.cols);
+                let packed = grouping.layout.pack(shape, rows, levels, out);
+                packed.map_err(|e| BlockError::Level { level: e.level, min: 0, max: e.highest })
+            }
+        }
+    }
+
+    /// What takes packed rows if their bytes are scattered over the tensor, so that it must be put together as a whole.
+    /// `len` is the length that the tensor shall have.
+    ///
+    /// # Errors
+    /// When the length is another.
+    pub fn whole(&self, len: u64) -> Result<Option<Whole<'_>>, BlockError> {
+        let Self::Packed(grouping, _) = self else { return Ok(None) };
+        if !grouping.layout.transposed() {
+            return Ok(None);
+        }
+        let expected = grouping.layout.bytes(grouping.rows as u64, grouping.cols as u64);
+        if expected != Some(len) {
+            let Grouping { layout, rows, cols, .. } = *grouping;
+            let (rows, cols) = (rows as u64, cols as u64);
+            return Err(BlockError::Packed { scheme: layout.scheme(), rows, cols });
+        }
+        Ok(Some(Whole { grouping, bytes: vec![0; len as usize] }))
+    }
+}
+
+/// A transposed tensor that is put together row by row.
+pub struct Whole<'a> {
+    grouping: &'a Grouping,
+    bytes: Vec<u8>,
+}
+
+impl Whole<'_> {
+    /// Takes what [`Packer::pack`] made of some rows.
+    pub fn place(&mut self, rows: &Range<usize>, packed: &[u8]) {
+        let Grouping { layout, rows: all, cols, .. } = *self.grouping;
+        layout.place((all, cols), rows, packed, &mut self.bytes);
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Packs levels into GGUF blocks.
+pub struct BlockPacker {
+    block: BlockType,
+    blocks_per_row: usize,
+    planes: Vec<Vec<u8>>,
+}
+
+impl BlockPacker {
+    /// For a coded tensor and the planes of its side data.
+    ///
+    /// # Errors
+    /// When the scheme is not one whose source can be packed again, or values, columns or planes are not those of its blocks.
+    pub fn new(coded: &Coded, planes: Vec<Vec<u8>>) -> Result<Self, BlockError> {
+        let Coded { scheme, rows, cols, values, pattern, .. } = coded;
+        let block = BlockType::of_scheme(scheme).ok_or_else(|| BlockError::Scheme(scheme.clone()))?;
+        let weights = block.weights();
+        if *values != block.values() || pattern.is_some() || !cols.is_multiple_of(weights as u64) {
+            return Err(BlockError::Values { scheme: block.scheme(), cols: *cols, weights });
+        }
+        let blocks_per_row = *cols as usize / weights;
+        block.check_planes(*rows as usize * blocks_per_row, planes.iter().map(Vec::len))?;
+        Ok(Self { block, blocks_per_row, planes })
+    }
+
+    /// Writes the bytes of whole rows of levels over `out`.
+    ///
+    /// # Errors
+    /// When a block cannot hold a level or an integer scale.
+    pub fn pack(&self, rows: Range<usize>, levels: &[i32], out: &mut Vec<u8>) -> Result<(), BlockError> {
+        let blocks = rows.start * self.blocks_per_row..rows.end * self.blocks_per_row;
+        let bytes = self.block.plane_bytes();
+        let planes: Vec<&[u8]> =
+            self.planes.iter().zip(bytes).map(|(p, n)| &p[blocks.start * n..blocks.end * n]).collect();
+        out.resize(blocks.len() * self.block.bytes(), 0);
+        self.block.pack(levels, &planes, out)
     }
 }

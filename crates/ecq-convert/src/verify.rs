@@ -15,7 +15,8 @@ use serde::Serialize;
 use crate::convert::sha256;
 use crate::inspect::bits;
 use crate::progress::step;
-use crate::restore::{source_file, tiles};
+use crate::restore::{Packers, source_file, tiles};
+use crate::source::packed::Role;
 use crate::source::{Source, SourceLimits, SourceTensor};
 use crate::tensors::SourceMatrix;
 use crate::{Error, Progress, Result};
@@ -42,7 +43,7 @@ pub struct TensorCheck {
     pub name: String,
     /// Number of weights.
     pub weights: u64,
-    /// Scheme, or "plain".
+    /// Scheme; "plain", or "part" of another tensor.
     pub scheme: String,
     /// Bytes in the file.
     pub stored_bytes: u64,
@@ -91,13 +92,13 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
         }
         _ => None,
     };
-    let mut tensors = Vec::new();
+    let (mut tensors, mut packers) = (Vec::new(), Packers::default());
     for record in &directory.tensors {
         let original = match (&source, against) {
             (Some(source), Some(path)) => Some((source, counterpart(reader, record, source, path)?)),
             _ => None,
         };
-        tensors.push(check(reader, record, original)?);
+        tensors.push(check(reader, record, original, &mut packers)?);
         reader.used(record.source.len);
         step(progress, record.source.len)?;
     }
@@ -140,8 +141,13 @@ fn counterpart<'a>(
     let not = |why: String| Error::NotTheSource { path: reader.path().into(), source_path: path.into(), why };
     let found = source.tensors().iter().find(|t| t.name == record.name);
     let found = found.ok_or_else(|| not(format!("it has no tensor '{}'", record.name)))?;
-    if found.shape != record.shape || found.dtype.name() != record.dtype {
-        let (shape, dtype) = (&found.shape, found.dtype.name());
+    // coded, it has the shape of the weights
+    let shape = match source.role(found) {
+        Role::Main(packed) if record.coded.is_some() => &packed.shape,
+        _ => &found.shape,
+    };
+    if *shape != record.shape || found.dtype.name() != record.dtype {
+        let dtype = found.dtype.name();
         return Err(not(format!(
             "tensor '{}' is {dtype} {shape:?} there, expected {} {:?}",
             record.name, record.dtype, record.shape
@@ -154,6 +160,7 @@ fn check(
     reader: &Reader,
     record: &TensorRecord,
     original: Option<(&Source, &SourceTensor)>,
+    packers: &mut Packers,
 ) -> Result<TensorCheck> {
     let weights = record.shape.iter().fold(1, |a: u64, &d| a.saturating_mul(d));
     let stored_bytes = reader.stored_bytes(record);
@@ -172,9 +179,14 @@ fn check(
     };
     match reader.load(record)? {
         Tensor::Plain(bytes) => check.exact = original.map(|(s, t)| s.data(t) == bytes),
-        Tensor::Part(_) => {}
+        Tensor::Part(part) => {
+            check.scheme = "part".into();
+            if let Some((source, tensor)) = original {
+                check.exact = Some(packers.part(reader, part)?.is_some_and(|b| b == source.data(tensor)));
+            }
+        }
         Tensor::Coded(tensor) => {
-            let matrix = original.and_then(|(s, t)| SourceMatrix::new(s, t));
+            let matrix = original.and_then(|(s, t)| SourceMatrix::any(s, t));
             let (entropy, escapes, distortion) = decode(&tensor, matrix.as_ref())?;
             (check.entropy, check.escapes) = (Some(entropy), escapes);
             if let Some(d) = distortion {

@@ -10,8 +10,10 @@ use ecq_convert::restore::{Float, restore};
 use ecq_convert::verify::{Verification, verify};
 use ecq_convert::{Silent, source};
 use ecq_format::encode::Profile;
+use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
-use ecq_quant::{Granularity, Scheme};
+use ecq_quant::grouped::NF4;
+use ecq_quant::{Granularity, Prediction, Scheme};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use tempfile::TempDir;
 
@@ -28,7 +30,9 @@ fn schemes() -> Vec<Scheme> {
         schemes.extend([
             Scheme::Affine4(granularity),
             Scheme::Absmax4(granularity),
+            Scheme::Nf4(granularity),
             Scheme::Int8(granularity),
+            Scheme::Int8Predicted(granularity, Prediction::By(Predictor::Planar)),
         ]);
     }
     schemes
@@ -87,7 +91,8 @@ impl Model {
     }
 
     fn convert(&self, treatment: Treatment, profile: Profile) -> Reader {
-        let (file, options) = (self.at("model.ecq"), Options { treatment, profile, overwrite: true });
+        let file = self.at("model.ecq");
+        let options = Options { profile, overwrite: true, ..Options::new(treatment) };
         let len = convert(&self.source, &file, &options, &Silent).unwrap();
         assert_eq!(len, std::fs::metadata(&file).unwrap().len());
         open(&file)
@@ -305,8 +310,59 @@ fn an_outlier_does_not_take_the_rest_with_it() {
 #[test]
 fn weights_that_would_overflow_are_refused() {
     let model = Model::new(64, 96, &[f32::MAX; 64 * 96]);
-    let options =
-        Options { treatment: Treatment::Lossy(Scheme::ecq(3.5)), profile: Profile::Cpu, overwrite: true };
+    let options = Options { overwrite: true, ..Options::new(Treatment::Lossy(Scheme::ecq(3.5))) };
     let refused = convert(&model.at("model.safetensors"), &model.at("x.ecq"), &options, &Silent).unwrap_err();
     assert!(refused.to_string().contains("2^120"), "{refused}");
+}
+
+/// Bits a weight with this scheme; the weights that come back must be those of int8 without a prediction.
+fn int8_bits(model: &Model, scheme: Scheme, expected: &[f32]) -> f64 {
+    let reader = model.convert(Treatment::Lossy(scheme), Profile::Cpu);
+    assert!(model.restored(&reader) == expected, "{scheme}: other weights than without a prediction");
+    model.verify(&reader).total.unwrap().bits
+}
+
+#[test]
+fn a_prediction_changes_the_rate_and_nothing_else_and_auto_takes_the_cheapest() {
+    let (rows, cols) = (600, 520);
+    let smooth: Vec<f32> = (0..rows * cols)
+        .map(|i| ((i / cols) as f32 / 90.0).sin() + ((i % cols) as f32 / 70.0).cos())
+        .collect();
+    let constant_columns: Vec<f32> = gaussian(cols).repeat(rows);
+    let cases = [
+        ("white", gaussian(rows * cols), None),
+        ("smooth", smooth, Some(Predictor::Planar)),
+        ("columns", constant_columns, Some(Predictor::Up)),
+    ];
+    for (name, weights, best) in cases {
+        let model = Model::new(rows, cols, &weights);
+        let plain = model.convert(Treatment::Lossy(Scheme::Int8(Granularity::Tensor)), Profile::Cpu);
+        let expected = model.restored(&plain);
+        let none = model.verify(&plain).total.unwrap().bits;
+        let by = |prediction| Scheme::Int8Predicted(Granularity::Tensor, prediction);
+        let bits = Predictor::ALL.map(|p| int8_bits(&model, by(Prediction::By(p)), &expected));
+        let auto = int8_bits(&model, by(Prediction::Auto), &expected);
+        let least = bits.iter().fold(none, |a, &b| a.min(b));
+        assert!(auto <= least + 0.001, "{name}: auto {auto}, none {none}, {bits:?}");
+        let found = Predictor::ALL.iter().zip(bits).filter(|b| b.1 < none);
+        let found = found.min_by(|a, b| a.1.total_cmp(&b.1)).map(|b| *b.0);
+        assert_eq!(found, best, "{name}: none {none}, {bits:?}");
+    }
+}
+
+#[test]
+fn nf4_gives_each_weight_the_nearest_of_its_sixteen_values() {
+    let model = Model::new(64, 256, &student(64 * 256));
+    let reader = model.convert(Treatment::Lossy(Scheme::Nf4(Granularity::Group(64))), Profile::Cpu);
+    let back = model.restored(&reader);
+    for (group, found) in student(64 * 256).chunks(64).zip(back.chunks(64)) {
+        let largest = group.iter().fold(0f32, |a, w| a.max(w.abs()));
+        let scale = found.iter().fold(0f32, |a, w| a.max(w.abs()));
+        assert!((scale / largest - 1.0).abs() < 1e-3, "a scale of {scale} for {largest}");
+        for (w, found) in group.iter().zip(found) {
+            let off = |v: &f32| (v * scale - w).abs();
+            let least = NF4.iter().map(off).fold(f32::INFINITY, f32::min);
+            assert!((found - w).abs() <= least + 1e-6 * scale, "{w} became {found}");
+        }
+    }
 }

@@ -43,7 +43,7 @@ pub fn layout(rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
         Profile::Cpu => {
             let (groups, target) = match weights {
                 0..0x8000 => (1, 64 * 512),
-                0x8000..0x10_0000 => (4, 256 * 512),
+                0x8000..0x10_0000 => (4, 256 * 1024),
                 _ => (8, 512 * 1024),
             };
             let groups = u64::min(groups, rows.max(1)) as u32;

@@ -41,6 +41,14 @@ impl Histogram {
         self.total += levels.len() as u64;
     }
 
+    /// Counts a level that occurs `count` times.
+    pub fn add_many(&mut self, level: i32, count: u64) {
+        let first = self.center.wrapping_sub(REACH as i32);
+        let at = (level.wrapping_sub(first) as u32).min(2 * REACH as u32);
+        self.counts[at as usize] += count;
+        self.total += count;
+    }
+
     /// Number of levels within reach, and beyond.
     fn split(&self) -> (&[u64], u64) {
         let (last, within) = self.counts.split_last().unwrap_or((&0, &[]));

@@ -224,8 +224,7 @@ impl Writer {
 
     /// Stores a file or a part of one; compressed if that helps. Returns its index.
     pub fn blob(&mut self, name: &str, role: Role, bytes: &[u8]) -> Result<usize> {
-        let packed =
-            zstd::bulk::compress(bytes, ZSTD_LEVEL).map_err(Error::io(&self.path, "compress for"))?;
+        let packed = pack(bytes).map_err(Error::io(&self.path, "compress for"))?;
         let zstd = packed.len() < bytes.len();
         let stored = if zstd { &packed[..] } else { bytes };
         let start = self.at;
@@ -241,7 +240,12 @@ impl Writer {
     /// Writes the header and gives the file its name. Returns the length of the file.
     ///
     /// Tensors appear in the directory in the order of their place in the sources.
-    pub fn finish(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
+    pub fn finish(self, sources: Vec<SourceFile>, lossless: bool) -> Result<u64> {
+        self.seal(sources, lossless)?.publish()
+    }
+
+    /// [`Self::finish`] without the name: the length of the file is known, and it can still be dropped.
+    pub fn seal(mut self, sources: Vec<SourceFile>, lossless: bool) -> Result<Sealed> {
         self.tensors.sort_by_key(|t| (t.source.file, t.source.offset));
         let version = self.tensors.iter().map(TensorRecord::version).max();
         let version = version.unwrap_or(1);
@@ -271,8 +275,7 @@ impl Writer {
             shift_data(&mut file, self.reserved, header.len() as u64).map_err(io("write"))?;
         }
         file.seek(SeekFrom::Start(0)).and_then(|_| file.write_all(&header)).map_err(io("write"))?;
-        staging::finish(file, &path, self.overwrite)?;
-        Ok(header.len() as u64 + self.at)
+        Ok(Sealed { bytes: header.len() as u64 + self.at, file, path, overwrite: self.overwrite })
     }
 
     /// Length, JSON and blanks up to the data, which begins at a multiple of 64.
@@ -295,6 +298,36 @@ impl Writer {
         let mut header = (json.len() as u64).to_le_bytes().to_vec();
         header.extend(json);
         Ok(header)
+    }
+}
+
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    zstd::bulk::compress(bytes, ZSTD_LEVEL)
+}
+
+/// Bytes that a blob takes in a file.
+pub fn blob_bytes(bytes: &[u8]) -> std::io::Result<u64> {
+    Ok(pack(bytes)?.len().min(bytes.len()) as u64)
+}
+
+/// A whole file that has no name yet; dropped, nothing of it is left.
+pub struct Sealed {
+    file: NamedTempFile,
+    path: PathBuf,
+    overwrite: bool,
+    bytes: u64,
+}
+
+impl Sealed {
+    /// Length of the file.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Gives the file its name. Returns its length. Errors: [`Error::Exists`], [`Error::Io`].
+    pub fn publish(self) -> Result<u64> {
+        staging::finish(self.file, &self.path, self.overwrite)?;
+        Ok(self.bytes)
     }
 }
 

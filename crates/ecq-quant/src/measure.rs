@@ -61,11 +61,10 @@ impl Distortion {
 
     /// The distortion of a quantized matrix.
     pub fn of_quantized(weights: &dyn Weights, quantized: &crate::quantize::Quantized<'_>) -> Self {
-        use ecq_format::encode::Levels;
         let dequantizer = quantized.dequantizer();
         Self::of(weights, |rows, out| {
             let mut levels = vec![0; out.len()];
-            quantized.fill(rows.clone(), &mut levels);
+            quantized.levels(rows.clone(), &mut levels);
             dequantizer.fill(rows, &levels, out);
         })
     }

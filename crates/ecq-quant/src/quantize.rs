@@ -2,108 +2,34 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::{Scales, Values};
-use ecq_format::encode::{Encoder, Levels, Profile, histogram};
+use ecq_format::directory::Values;
+use ecq_format::encode::{Encoder, Levels, Profile, histogram, layout};
+use ecq_format::levels::Split;
 use ecq_format::plan::{Histogram, Plan};
+use ecq_format::predict::{Differences, Predictor};
 use ecq_format::side::Side;
-use half::f16;
 use multiversion::multiversion;
 
 use crate::Error;
-use crate::rate;
-use crate::scheme::{Granularity, Scheme};
-use crate::values::{Dequantizer, octaves};
+use crate::grouped::{NF4, grouped, listed};
+use crate::native::native;
+use crate::rule::Rule;
+use crate::scheme::{Prediction, Scheme};
+use crate::values::Dequantizer;
 use crate::weights::{Weights, map_pieces};
 
 /// A tensor with a rule that gives its levels; nothing is stored but the scales.
 pub struct Quantized<'a> {
     weights: &'a dyn Weights,
     scheme: Scheme,
-    values: Values,
+    pub(crate) values: Values,
     rule: Rule,
     /// Planes of the side data.
     planes: Vec<Vec<u8>>,
     histogram: Histogram,
     plan: Plan,
-}
-
-/// How a weight becomes a level.
-pub(crate) enum Rule {
-    /// Uniform steps, times a factor a row and a column if given; levels between the multiples of the step, or on them.
-    Uniform { step: f32, between: bool, row: Vec<f32>, column: Vec<f32> },
-    /// A scale (and a minimum) for each group of columns, as the file will have them; levels are clamped.
-    Grouped { size: usize, scale: Vec<f32>, min: Vec<f32>, lowest: i32, highest: i32 },
-}
-
-impl Rule {
-    fn fill(&self, rows: Range<usize>, weights: &[f32], cols: usize, out: &mut [i32]) {
-        for ((r, w), out) in rows.zip(weights.chunks_exact(cols)).zip(out.chunks_exact_mut(cols)) {
-            self.row(r, w, out);
-        }
-    }
-
-    pub(crate) fn row(&self, r: usize, weights: &[f32], out: &mut [i32]) {
-        match self {
-            Self::Uniform { step, between, row, column } => {
-                uniform(step * row.get(r).copied().unwrap_or(1.0), *between, column, weights, out);
-            }
-            Self::Grouped { size, scale, min, lowest, highest } => {
-                let first = r * weights.len().div_ceil(*size);
-                for (g, (out, weights)) in out.chunks_mut(*size).zip(weights.chunks(*size)).enumerate() {
-                    let (s, m) = (scale[first + g], min.get(first + g).copied().unwrap_or(0.0));
-                    clamped(s, m, (*lowest, *highest), weights, out);
-                }
-            }
-        }
-    }
-}
-
-/// Levels of a uniform quantizer whose step is times a factor a column, if there are any.
-#[multiversion(targets = "simd")]
-fn uniform(step: f32, between: bool, column: &[f32], weights: &[f32], out: &mut [i32]) {
-    let near = match (column, between) {
-        ([], true) => levels(out, weights, |i| (weights[i] / step).floor()),
-        ([], false) => levels(out, weights, |i| (weights[i] / step).round()),
-        (_, true) => levels(out, column, |i| (weights[i] / (step * column[i])).floor()),
-        (_, false) => levels(out, column, |i| (weights[i] / (step * column[i])).round()),
-    };
-    if !near {
-        // `as` saturates: a weight too far out for 32 bits gets the outermost level, and the measured error shows it
-        for (i, (q, &w)) in out.iter_mut().zip(weights).enumerate() {
-            let x = w / column.get(i).map_or(step, |c| step * c);
-            *q = if between { x.floor() as i32 } else { x.round() as i32 };
-        }
-    }
-}
-
-/// Integers that lie nearer to 0 than this are [`whole`] ones.
-const NEAR: f32 = (1 << 22) as f32;
-
-/// The integer that a float is, if it is one and at most [`NEAR`]. A cast checks for more and is no vector instruction.
-#[inline(always)]
-fn whole(x: f32) -> i32 {
-    const UNIT: f32 = 3.0 * NEAR; // its lowest bit is 1
-    (x + UNIT).to_bits().wrapping_sub(UNIT.to_bits()) as i32
-}
-
-/// Writes `level(i)` for all i, and tells whether all were [`whole`]. `longest` is what `level` reads, for its length.
-#[inline(always)]
-fn levels(out: &mut [i32], longest: &[f32], level: impl Fn(usize) -> f32) -> bool {
-    let mut near = true;
-    for (i, (q, _)) in out.iter_mut().zip(longest).enumerate() {
-        let x = level(i);
-        near &= x.abs() <= NEAR;
-        *q = whole(x);
-    }
-    near
-}
-
-/// Levels of a group with this scale and minimum.
-#[multiversion(targets = "simd")]
-fn clamped(scale: f32, min: f32, range: (i32, i32), weights: &[f32], out: &mut [i32]) {
-    let (low, high) = (range.0 as f32, range.1 as f32);
-    let level = |w: f32| if scale > 0.0 { whole(((w - min) / scale).round().clamp(low, high)) } else { 0 };
-    out.iter_mut().zip(weights).for_each(|(q, &w)| *q = level(w));
+    /// Set if differences are coded: the prediction, and the rows of a tile.
+    predicted: Option<(Predictor, usize)>,
 }
 
 impl<'a> Quantized<'a> {
@@ -114,16 +40,56 @@ impl<'a> Quantized<'a> {
         scheme.check()?;
         let range = range(weights)?;
         match scheme {
-            Scheme::Ecq { bits, row_scales, column_scales } => {
-                native(scheme, weights, profile, bits, (row_scales, column_scales), range)
-            }
+            Scheme::Ecq { .. } | Scheme::Uniform { .. } => native(scheme, weights, profile, range),
             Scheme::Affine4(g) => grouped(scheme, weights, g, range, (0, 15), true),
             Scheme::Absmax4(g) => grouped(scheme, weights, g, range, (-7, 7), false),
+            Scheme::Nf4(g) => listed(scheme, weights, g, range, NF4),
             Scheme::Int8(g) => grouped(scheme, weights, g, range, (-127, 127), false),
+            Scheme::Int8Predicted(g, prediction) => {
+                let plain = grouped(scheme, weights, g, range, (-127, 127), false)?;
+                Ok(plain.predicted(prediction, profile))
+            }
         }
     }
 
-    fn build(
+    /// Codes differences of levels of 8 bits from a prediction, if that is wanted or cheaper.
+    fn predicted(mut self, prediction: Prediction, profile: Profile) -> Self {
+        let (rows, cols) = (self.weights.rows(), self.weights.cols());
+        let (_, tile_rows) = layout(rows as u64, cols as u64, profile);
+        let tile_rows = tile_rows as usize;
+        let candidates = match prediction {
+            Prediction::Auto => &Predictor::ALL[..],
+            Prediction::By(ref predictor) => std::slice::from_ref(predictor),
+        };
+        let mut best: Option<(Predictor, Histogram, Plan)> = None;
+        for &predictor in candidates {
+            let levels = Ruled { weights: self.weights, rule: &self.rule };
+            let differences = Differences { levels: &levels, tile_rows, cols, predictor };
+            let histogram = histogram(&differences, rows, cols, 0);
+            let Some(plan) = Plan::cheapest(&histogram, 0..=8) else { continue };
+            let least = best.as_ref().map_or(self.plan.bits, |b| b.2.bits);
+            if plan.bits < least || prediction != Prediction::Auto {
+                best = Some((predictor, histogram, plan));
+            }
+        }
+        if let Some((predictor, histogram, plan)) = best {
+            (self.predicted, self.histogram, self.plan) = (Some((predictor, tile_rows)), histogram, plan);
+        }
+        self
+    }
+
+    /// The prediction whose differences are coded, if any.
+    pub fn predictor(&self) -> Option<Predictor> {
+        self.predicted.map(|p| p.0)
+    }
+
+    /// Writes the levels of whole rows, row by row. (As [`Levels`], it gives what is coded: differences if predicted.)
+    pub fn levels(&self, rows: Range<usize>, out: &mut [i32]) {
+        Ruled { weights: self.weights, rule: &self.rule }.fill(rows, out);
+    }
+
+    /// Counts the levels that a rule gives and plans their coding. `center` is the level at which signs fold.
+    pub(crate) fn build(
         scheme: Scheme,
         weights: &'a dyn Weights,
         values: Values,
@@ -133,15 +99,13 @@ impl<'a> Quantized<'a> {
     ) -> Result<Self, Error> {
         let levels = Ruled { weights, rule: &rule };
         let histogram = histogram(&levels, weights.rows(), weights.cols(), center);
-        // levels on the multiples of the step have a lone zero: folding would spend a sign on it
-        let raw_bits = match rule {
-            Rule::Uniform { between: true, .. } => 1..=8,
-            Rule::Uniform { between: false, .. } => 0..=0,
-            Rule::Grouped { .. } => 0..=8,
+        let plan = match rule {
+            // a codebook begins at its centre, however few of its values occur
+            Rule::Listed { .. } => Plan::for_split(&histogram, Split { raw_bits: 0, center }),
+            _ => Plan::cheapest(&histogram, rule.raw_bits()),
         };
-        let plan =
-            Plan::cheapest(&histogram, raw_bits).ok_or(Error::Unstorable("the tensor is empty".into()))?;
-        Ok(Self { weights, scheme, values, rule, planes, histogram, plan })
+        let plan = plan.ok_or(Error::Unstorable("the tensor is empty".into()))?;
+        Ok(Self { weights, scheme, values, rule, planes, histogram, plan, predicted: None })
     }
 
     /// How levels become weights again.
@@ -154,7 +118,7 @@ impl<'a> Quantized<'a> {
         &self.planes
     }
 
-    /// How often each level occurs.
+    /// How often each coded level occurs: each difference, if they are predicted.
     pub fn histogram(&self) -> &Histogram {
         &self.histogram
     }
@@ -171,8 +135,15 @@ impl<'a> Quantized<'a> {
 
     /// Prepares the coding. `shape` must be the tensor's. Error: [`Error::Unstorable`].
     pub fn encoder(&self, shape: &[u64], profile: Profile) -> Result<Encoder<'_>, Error> {
-        Encoder::new(self.scheme.name(), shape, self.values, profile, &self.plan, self)
-            .map_err(Error::Unstorable)
+        let encoder = Encoder::new(self.scheme.name(), shape, self.values, profile, &self.plan, self);
+        let encoder = encoder.map_err(Error::Unstorable)?.predicted(self.predictor());
+        // differences were counted for tiles of one height
+        match self.predicted {
+            Some((_, rows)) if encoder.coded().tile_rows != rows as u64 => {
+                Err(Error::Unstorable("it was predicted for another profile".into()))
+            }
+            _ => Ok(encoder),
+        }
     }
 
     /// Bits that the tensor takes in a file, all side costs included; found by coding it.
@@ -200,7 +171,14 @@ impl<'a> Quantized<'a> {
 
 impl Levels for Quantized<'_> {
     fn fill(&self, rows: Range<usize>, out: &mut [i32]) {
-        Ruled { weights: self.weights, rule: &self.rule }.fill(rows, out);
+        let levels = Ruled { weights: self.weights, rule: &self.rule };
+        match self.predicted {
+            None => levels.fill(rows, out),
+            Some((predictor, tile_rows)) => {
+                let cols = self.weights.cols();
+                Differences { levels: &levels, tile_rows, cols, predictor }.fill(rows, out);
+            }
+        }
     }
 }
 
@@ -237,7 +215,7 @@ fn sane(w: f32) -> bool {
 
 /// Smallest and largest weight, and whether all are [`sane`]; if not, the bounds mean nothing.
 #[multiversion(targets = "simd")]
-fn bounds(weights: &[f32]) -> (f32, f32, bool) {
+pub(crate) fn bounds(weights: &[f32]) -> (f32, f32, bool) {
     // of sixteen columns each: a single one would wait for itself
     let (mut low, mut high, mut largest) = ([f32::INFINITY; 16], [f32::NEG_INFINITY; 16], [0u32; 16]);
     let (whole, rest) = weights.as_chunks::<16>();
@@ -257,7 +235,7 @@ fn bounds(weights: &[f32]) -> (f32, f32, bool) {
 }
 
 /// Smallest and largest weight. Errors: [`Error::NotFinite`], [`Error::TooLarge`].
-fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
+pub(crate) fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     let cols = weights.cols();
     let pieces = map_pieces(weights, |rows, w| {
         let (low, high, sound) = bounds(w);
@@ -275,172 +253,4 @@ fn range(weights: &dyn Weights) -> Result<(f32, f32), Error> {
     pieces
         .into_iter()
         .try_fold((f32::INFINITY, f32::NEG_INFINITY), |a, b| b.map(|b| (a.0.min(b.0), a.1.max(b.1))))
-}
-
-fn native<'a>(
-    scheme: Scheme,
-    weights: &'a dyn Weights,
-    profile: Profile,
-    bits: f64,
-    scaled: (bool, bool),
-    range: (f32, f32),
-) -> Result<Quantized<'a>, Error> {
-    let (mut row, mut column, mut planes) = (Vec::new(), Vec::new(), Vec::new());
-    let (rows_rms, columns_rms) = if scaled == (false, false) { Default::default() } else { rms(weights) };
-    for (wanted, rms, factors) in [(scaled.0, rows_rms, &mut row), (scaled.1, columns_rms, &mut column)] {
-        if wanted {
-            let bytes = octave_bytes(&rms);
-            *factors = bytes.iter().map(|&b| octaves(b)).collect();
-            planes.push(bytes);
-        }
-    }
-    let scales = match scaled {
-        (false, false) => Scales::None,
-        (row, column) => Scales::RowColumn { row, column },
-    };
-    let mut rule = Rule::Uniform { step: 1.0, between: false, row, column };
-    rate::meet(weights, &mut rule, Side::new(&planes).bytes(), bits, profile, range.1.max(-range.0));
-    loop_to_rate(scheme, weights, profile, bits, (rule, scales, planes))
-}
-
-/// Builds the tensor with this rule. A small one is coded for trials and its step corrected by what it really takes,
-/// because there tables and start states, which can only be estimated, are a visible share. Where no step meets the
-/// rate (few distinct weights), the largest rate below it is kept.
-fn loop_to_rate<'a>(
-    scheme: Scheme,
-    weights: &'a dyn Weights,
-    profile: Profile,
-    bits: f64,
-    parts: (Rule, Scales, Vec<Vec<u8>>),
-) -> Result<Quantized<'a>, Error> {
-    let (mut rule, scales, planes) = parts;
-    let n = (weights.rows() * weights.cols()) as f64;
-    let trials = if n <= f64::from(1 << 21) { 6 } else { 0 };
-    let mut tried: Vec<(f32, f64)> = Vec::new();
-    loop {
-        let Rule::Uniform { step, between, .. } = rule else { unreachable!("a uniform rule stays one") };
-        let bias = if between { 0.5 } else { 0.0 };
-        let values = Values { step: step.into(), bias, offset: 0.0, scales, codebook: None };
-        let mut made = Quantized::build(scheme, weights, values, rule, planes.clone(), 0)?;
-        let enough = tried.len() >= trials;
-        let excess = if enough { 0.0 } else { made.coded_bits(profile)? / n - bits };
-        let stuck = tried.iter().any(|t| t.1 == excess);
-        if excess.abs() < MET || tried.iter().any(|t| t.0 == step) {
-            return Ok(made);
-        }
-        tried.push((step, excess));
-        let next = if stuck || tried.len() >= trials {
-            best_step(&tried)
-        } else {
-            step * excess.clamp(-1.0, 1.0).exp2() as f32 // about a bit an octave
-        };
-        let Rule::Uniform { step, .. } = &mut made.rule else { unreachable!("a uniform rule stays one") };
-        *step = next;
-        rule = made.rule;
-    }
-}
-
-/// How near a trial must come, in bits a weight.
-const MET: f64 = 0.002;
-
-/// The step whose rate is the largest within the asked one; if there is none, the one that exceeds it least.
-fn best_step(tried: &[(f32, f64)]) -> f32 {
-    let key = |t: &&(f32, f64)| if t.1 <= MET { -t.1 } else { 1e3 + t.1 };
-    tried.iter().min_by(|a, b| key(a).total_cmp(&key(b))).map_or(1.0, |t| t.0)
-}
-
-/// Root mean squares of rows and of columns.
-fn rms(weights: &dyn Weights) -> (Vec<f64>, Vec<f64>) {
-    let cols = weights.cols();
-    let pieces = map_pieces(weights, |_, w| {
-        let mut columns = vec![0f64; cols];
-        let rows: Vec<f64> = w
-            .chunks_exact(cols)
-            .map(|row| {
-                let square = |(c, &w): (&mut f64, &f32)| {
-                    let s = f64::from(w) * f64::from(w);
-                    *c += s;
-                    s
-                };
-                columns.iter_mut().zip(row).map(square).sum()
-            })
-            .collect();
-        (rows, columns)
-    });
-    let mut columns = vec![0f64; cols];
-    pieces.iter().for_each(|(_, c)| columns.iter_mut().zip(c).for_each(|(a, b)| *a += b));
-    let rows: Vec<f64> = pieces.into_iter().flat_map(|(r, _)| r).collect();
-    let height = rows.len().max(1) as f64;
-    (
-        rows.iter().map(|s| (s / cols as f64).sqrt()).collect(),
-        columns.iter().map(|s| (s / height).sqrt()).collect(),
-    )
-}
-
-/// Eighths of an octave around the mean, where 128 is 1; zeros get 128.
-fn octave_bytes(rms: &[f64]) -> Vec<u8> {
-    let present = rms.iter().filter(|&&x| x > 0.0);
-    let mean = present.clone().map(|x| x.log2()).sum::<f64>() / present.count().max(1) as f64;
-    let byte = |&x: &f64| {
-        if x > 0.0 { (128.0 + 8.0 * (x.log2() - mean)).round().clamp(0.0, 255.0) as u8 } else { 128 }
-    };
-    rms.iter().map(byte).collect()
-}
-
-fn grouped<'a>(
-    scheme: Scheme,
-    weights: &'a dyn Weights,
-    granularity: Granularity,
-    range: (f32, f32),
-    levels: (i32, i32),
-    affine: bool,
-) -> Result<Quantized<'a>, Error> {
-    let fit = |low: f32, high: f32| -> (f32, f32) {
-        if affine {
-            // halves first: the difference of two finite weights can overflow
-            ((high / 15.0 - low / 15.0).max(0.0), low)
-        } else {
-            (high.max(-low) / levels.1 as f32, 0.0)
-        }
-    };
-    // the middle of 16 unsigned levels folds without loss, and so does the zero of signed ones
-    let center = if affine { 8 } else { 0 };
-    let (lowest, highest) = levels;
-    let Some(size) = granularity.columns(weights.cols() as u64) else {
-        let (step, offset) = fit(range.0, range.1);
-        let values = Values { step: step.into(), offset: offset.into(), ..Values::ONE };
-        let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
-        let (size, scale) = (weights.cols(), vec![step; weights.rows()]);
-        let rule = Rule::Grouped { size, scale, min, lowest, highest };
-        return Quantized::build(scheme, weights, values, rule, Vec::new(), center);
-    };
-    let size = size as usize;
-    let pieces = map_pieces(weights, |_, w| {
-        let groups = w.chunks_exact(weights.cols()).flat_map(|row| row.chunks(size));
-        groups.map(bounds).map(|(low, high, _)| fit(low, high)).collect::<Vec<_>>()
-    });
-    let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
-    // a power of two brings all scales and minima into the range of binary16
-    let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
-    let step = if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
-    let (mut planes, mut stored) = (Vec::new(), Vec::new());
-    for param in 0..1 + usize::from(affine) {
-        let halves = fits.iter().map(|&(s, m)| f16::from_f32(if param == 0 { s } else { m } / step));
-        let bits: Vec<[u8; 2]> = halves.clone().map(|h| h.to_bits().to_be_bytes()).collect();
-        planes.push(bits.iter().map(|b| b[0]).collect());
-        planes.push(bits.iter().map(|b| b[1]).collect());
-        stored.push(halves.map(|h| h.to_f32() * step).collect::<Vec<_>>());
-    }
-    let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
-    let scale = stored.pop().unwrap_or_default();
-    let scales = Scales::Group { size: size as u64, min: affine };
-    let values = Values { step: step.into(), scales, ..Values::ONE };
-    Quantized::build(
-        scheme,
-        weights,
-        values,
-        Rule::Grouped { size, scale, min, lowest, highest },
-        planes,
-        center,
-    )
 }

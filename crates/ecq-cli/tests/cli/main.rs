@@ -1,6 +1,7 @@
 //! The command as a user types it: conversions that must work, and mistakes that must be explained.
 #![allow(clippy::unwrap_used)]
 
+mod analyze;
 mod convert;
 mod edges;
 mod interrupt;

@@ -118,6 +118,12 @@ pub enum SourceError {
              the file is damaged"
     )]
     TensorLength { path: PathBuf, tensor: String, expected: u64, found: u64 },
+    #[error(
+        "{path}: tensor {tensor:?} is packed by GPTQ or AWQ, and nothing says how: expected \
+             \"quantization_config\" in config.json, or a quantize_config.json; put the model's own file there, \
+             or use --scheme lossless, which keeps such tensors as they are"
+    )]
+    Unexplained { path: PathBuf, tensor: String },
     #[error("{path}: tensor {tensor:?} of {bits} bits does not end on a byte; the file is damaged")]
     PartialByte { path: PathBuf, tensor: String, bits: u64 },
     #[error(

@@ -7,6 +7,7 @@
 mod error;
 mod folder;
 mod gguf;
+pub mod packed;
 mod safetensors;
 
 use std::borrow::Cow;
@@ -18,8 +19,11 @@ use std::path::{Path, PathBuf};
 use ecq_format::Mapped;
 use ecq_format::pattern::FloatFormat;
 
+use crate::blocks::BlockType;
+
 pub use error::SourceError;
 use error::clip;
+use packed::{Joined, Role};
 
 /// Bounds on what is read from a file before its contents are trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +98,7 @@ pub struct Companion {
 /// A tensor type that is carried through unread.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OtherType {
-    /// The format's own name for it, e.g. `Q6_K` or `I64`; `type-<id>` for a GGUF id that is not known.
+    /// The format's own name for it, e.g. `IQ4_XS` or `I64`; `type-<id>` for a GGUF id that is not known.
     pub name: Cow<'static, str>,
     /// Whether the name is GGUF's (else safetensors').
     pub gguf: bool,
@@ -113,12 +117,8 @@ pub enum SourceType {
     F8E4M3,
     /// 8 bits, 5 of them exponent.
     F8E5M2,
-    /// GGUF block of 32 four-bit codes with one scale.
-    Q4_0,
-    /// GGUF block of 32 four-bit codes with scale and minimum.
-    Q4_1,
-    /// GGUF block of 32 signed bytes with one scale.
-    Q8_0,
+    /// GGUF blocks of codes and scales.
+    Block(BlockType),
     /// Any other type, carried through.
     Other(OtherType),
 }
@@ -133,10 +133,10 @@ impl SourceType {
             ("BF16", _) => Self::BF16,
             ("F8_E4M3", false) => Self::F8E4M3,
             ("F8_E5M2", false) => Self::F8E5M2,
-            ("Q4_0", true) => Self::Q4_0,
-            ("Q4_1", true) => Self::Q4_1,
-            ("Q8_0", true) => Self::Q8_0,
-            _ => Self::Other(OtherType { name, gguf }),
+            _ => match BlockType::named(&name).filter(|_| gguf) {
+                Some(block) => Self::Block(block),
+                None => Self::Other(OtherType { name, gguf }),
+            },
         }
     }
 
@@ -148,10 +148,16 @@ impl SourceType {
             Self::BF16 => "BF16",
             Self::F8E4M3 => "F8_E4M3",
             Self::F8E5M2 => "F8_E5M2",
-            Self::Q4_0 => "Q4_0",
-            Self::Q4_1 => "Q4_1",
-            Self::Q8_0 => "Q8_0",
+            Self::Block(block) => block.name(),
             Self::Other(other) => &other.name,
+        }
+    }
+
+    /// The block format, if it is one.
+    pub fn block(&self) -> Option<BlockType> {
+        match *self {
+            Self::Block(block) => Some(block),
+            _ => None,
         }
     }
 
@@ -201,6 +207,7 @@ pub struct Source {
     left_out: Vec<String>,
     tensors: Vec<SourceTensor>,
     architecture: Option<String>,
+    joined: Joined,
 }
 
 impl Source {
@@ -223,6 +230,7 @@ impl Source {
     fn from_file(path: &Path, name: String, limits: &SourceLimits) -> Result<Self, SourceError> {
         let map = map_file(path)?;
         let mut source = Self::empty(SourceKind::Safetensors);
+        let mut texts = Vec::new();
         let format = if map.starts_with(gguf::MAGIC) {
             source.kind = SourceKind::Gguf;
             let model = gguf::parse(path, &map, limits)?;
@@ -233,19 +241,24 @@ impl Source {
             let found = map[..map.len().min(4)].to_vec();
             return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
         } else {
-            source.tensors = safetensors::parse(path, &map, 0, limits)?;
+            let (tensors, found) = safetensors::parse(path, &map, 0, limits)?;
+            (source.tensors, texts) = (tensors, vec![found]);
             FileFormat::Safetensors
         };
         source.files.push(SourceFile { name, path: path.into(), format, map });
+        source.join(path.parent().unwrap_or(Path::new("")), &texts);
         Ok(source)
     }
 
     fn from_folder(plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
         let mut source = Self::empty(SourceKind::Folder);
+        let mut texts = Vec::new();
         for (file, name) in plan.shards.into_iter().enumerate() {
             let path = plan.folder.join(&name);
             let map = map_file(&path)?;
-            source.tensors.append(&mut safetensors::parse(&path, &map, file, limits)?);
+            let (mut tensors, found) = safetensors::parse(&path, &map, file, limits)?;
+            source.tensors.append(&mut tensors);
+            texts.push(found);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
             source.files.push(SourceFile { name, path, format: FileFormat::Safetensors, map });
         }
@@ -255,7 +268,16 @@ impl Source {
         }
         source.companions = plan.companions;
         source.left_out = plan.left_out;
+        source.join(&plan.folder, &texts);
         Ok(source)
+    }
+
+    /// Finds out which tensors are packed and belong together.
+    fn join(&mut self, folder: &Path, texts: &[packed::Texts]) {
+        // GGUF has its own types for that
+        if self.kind != SourceKind::Gguf {
+            self.joined = packed::join(&self.files, &self.tensors, folder, texts);
+        }
     }
 
     fn empty(kind: SourceKind) -> Self {
@@ -266,6 +288,7 @@ impl Source {
             left_out: Vec::new(),
             tensors: Vec::new(),
             architecture: None,
+            joined: Joined::default(),
         }
     }
 
@@ -297,6 +320,29 @@ impl Source {
     /// The `general.architecture` of a GGUF file.
     pub fn architecture(&self) -> Option<&str> {
         self.architecture.as_deref()
+    }
+
+    /// What one of this source's tensors is to those that are quantized already.
+    pub fn role(&self, tensor: &SourceTensor) -> Role<'_> {
+        self.joined.role(&tensor.name)
+    }
+
+    /// Remarks on packed tensors that are kept as they are, each kind of them once.
+    pub fn notes(&self) -> &[String] {
+        self.joined.notes()
+    }
+
+    /// Checks that the source says how tensors that look like GPTQ's or AWQ's are packed, unless one is `kept`.
+    pub(crate) fn explained(&self, kept: impl Fn(&str) -> bool) -> Result<(), SourceError> {
+        match self.joined.unexplained().filter(|name| !kept(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let tensor = self.tensors.iter().find(|t| t.name == name);
+                let path = tensor.map_or(PathBuf::new(), |t| self.files[t.file].path.clone());
+                let path = path.parent().map_or(path.clone(), Path::to_path_buf);
+                Err(SourceError::Unexplained { path, tensor: clip(name) })
+            }
+        }
     }
 
     /// The bytes of one of this source's tensors.

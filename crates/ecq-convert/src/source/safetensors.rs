@@ -4,7 +4,6 @@
 //! merges tensors that are given twice, does not name the tensor at fault, and adds offsets unchecked.
 //! A test holds that the crate accepts whatever is accepted here.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::path::Path;
 
@@ -12,6 +11,7 @@ use safetensors::tensor::TensorInfo;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use super::error::clip;
+use super::packed::Texts;
 use super::{SourceError, SourceLimits, SourceTensor, SourceType, check_name, check_tensor_count};
 
 /// Bytes of the header length.
@@ -19,23 +19,24 @@ const PREFIX: u64 = 8;
 /// As many as PyTorch's tensors can have.
 const MAX_DIMENSIONS: usize = 64;
 
-/// Reads and checks the header; tensors come out sorted by offset.
+/// Reads and checks the header; tensors come out sorted by offset, with the `__metadata__`.
 pub(super) fn parse(
     path: &Path,
     bytes: &[u8],
     file: usize,
     limits: &SourceLimits,
-) -> Result<Vec<SourceTensor>, SourceError> {
+) -> Result<(Vec<SourceTensor>, Texts), SourceError> {
     let (header, data) = header(path, bytes, limits)?;
     let mut json = serde_json::Deserializer::from_str(header);
     let malformed = |error: serde_json::Error| SourceError::HeaderJson {
         path: path.into(),
         detail: clip(&error.to_string()),
     };
-    let Header { mut infos, count, is_ecq } =
+    let Header { mut infos, count, texts } =
         HeaderSeed { max_tensors: limits.max_tensors }.deserialize(&mut json).map_err(malformed)?;
     json.end().map_err(malformed)?;
-    if is_ecq {
+    if texts.contains_key("ecq") {
+        // an `.ecq` file is a safetensors file of a kind
         return Err(SourceError::IsEcq { path: path.into() });
     }
     check_tensor_count(path, count, limits)?;
@@ -46,7 +47,7 @@ pub(super) fn parse(
     }
     infos.sort_by_key(|(_, info)| info.data_offsets);
     let place = Placer { path, file, data, file_len: bytes.len() as u64, limits };
-    place.all(infos)
+    Ok((place.all(infos)?, texts))
 }
 
 /// The header's text and the offset at which the data begins.
@@ -87,8 +88,8 @@ struct Header {
     infos: Vec<(String, TensorInfo)>,
     /// How many there were.
     count: u64,
-    /// Whether the file is an `.ecq` file, which is a safetensors file of a kind.
-    is_ecq: bool,
+    /// The `__metadata__`.
+    texts: Texts,
 }
 
 struct HeaderSeed {
@@ -111,15 +112,14 @@ impl<'de> Visitor<'de> for HeaderSeed {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Header, A::Error> {
-        let mut header = Header { infos: Vec::new(), count: 0, is_ecq: false };
+        let mut header = Header { infos: Vec::new(), count: 0, texts: Texts::new() };
         let mut has_metadata = false;
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
                 if std::mem::replace(&mut has_metadata, true) {
                     return Err(A::Error::duplicate_field("__metadata__"));
                 }
-                let metadata = map.next_value::<Option<HashMap<String, String>>>()?;
-                header.is_ecq = metadata.is_some_and(|m| m.contains_key("ecq"));
+                header.texts = map.next_value::<Option<Texts>>()?.unwrap_or_default();
                 continue;
             }
             header.count += 1;
