@@ -208,6 +208,7 @@ pub struct Source {
     tensors: Vec<SourceTensor>,
     architecture: Option<String>,
     joined: Joined,
+    notes: Vec<String>,
 }
 
 impl Source {
@@ -275,8 +276,11 @@ impl Source {
     /// Finds out which tensors are packed and belong together.
     fn join(&mut self, folder: &Path, texts: &[packed::Texts]) {
         // GGUF has its own types for that
-        if self.kind != SourceKind::Gguf {
+        if self.kind == SourceKind::Gguf {
+            self.notes = unread(&self.tensors);
+        } else {
             self.joined = packed::join(&self.files, &self.tensors, folder, texts);
+            self.notes = self.joined.notes().to_vec();
         }
     }
 
@@ -289,6 +293,7 @@ impl Source {
             tensors: Vec::new(),
             architecture: None,
             joined: Joined::default(),
+            notes: Vec::new(),
         }
     }
 
@@ -327,9 +332,9 @@ impl Source {
         self.joined.role(&tensor.name)
     }
 
-    /// Remarks on packed tensors that are kept as they are, each kind of them once.
+    /// Remarks on tensors that are kept as they are because their type or packing is not read, each kind of them once.
     pub fn notes(&self) -> &[String] {
-        self.joined.notes()
+        &self.notes
     }
 
     /// Checks that the source says how tensors that look like GPTQ's or AWQ's are packed, unless one is `kept`.
@@ -353,6 +358,24 @@ impl Source {
         let start = tensor.offset as usize;
         &self.files[tensor.file].map[start..start + tensor.len as usize]
     }
+}
+
+/// A remark on each GGUF type of quantized weights that is not read.
+fn unread(tensors: &[SourceTensor]) -> Vec<String> {
+    let mut counts: std::collections::BTreeMap<&str, usize> = Default::default();
+    for tensor in tensors {
+        // integers and doubles are no weights
+        if let SourceType::Other(OtherType { name, .. }) = &tensor.dtype
+            && !matches!(&**name, "I8" | "I16" | "I32" | "I64" | "F64")
+        {
+            *counts.entry(name).or_default() += 1;
+        }
+    }
+    let note = |(name, count): (&str, usize)| match count {
+        1 => format!("a tensor is of type {name}, which is not read: it is stored as it is"),
+        n => format!("{n} tensors are of type {name}, which is not read: they are stored as they are"),
+    };
+    counts.into_iter().map(note).collect()
 }
 
 /// Maps a regular file that is not empty.
