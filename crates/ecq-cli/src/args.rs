@@ -95,10 +95,13 @@ pub struct Convert {
     /// int8: code differences from a prediction by neighbours; auto measures and keeps the cheapest [default: none]
     #[arg(long)]
     pub predictor: Option<PredictorName>,
-    /// ecq: scale the step of each row by its rms
+    /// int8: one table of frequencies for each tensor, or one for all [default: tensor]
+    #[arg(long)]
+    pub table: Option<TableName>,
+    /// ecq: scale the step of each row by the root of its rms, whether it pays or not [default: where it pays]
     #[arg(long)]
     pub row_scales: bool,
-    /// ecq: scale the step of each column by its rms
+    /// ecq: the same for each column
     #[arg(long)]
     pub column_scales: bool,
     /// What the result shall be decoded on
@@ -161,6 +164,14 @@ pub enum SchemeName {
     Nf4,
     /// 255 levels around zero
     Int8,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum TableName {
+    /// Each tensor has its own
+    Tensor,
+    /// One for all of them
+    Global,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

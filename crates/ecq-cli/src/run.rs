@@ -15,7 +15,7 @@ use ecq_format::{Limits, Reader};
 use ecq_quant::scheme::BITS;
 use ecq_quant::{Prediction, Scheme};
 
-use crate::args::{self, Args, Command, PredictorName, SchemeName};
+use crate::args::{self, Args, Command, PredictorName, SchemeName, TableName};
 use crate::output;
 use crate::progress::Bar;
 use crate::report;
@@ -76,7 +76,8 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
         args::Profile::Gpu => Profile::Gpu,
     };
     let rules = Rules::new(args.tensors.iter().cloned())?;
-    let options = Options { treatment, rules, profile, overwrite: args.force };
+    let global_table = args.table == Some(TableName::Global);
+    let options = Options { treatment, rules, global_table, profile, overwrite: args.force };
     let start = Instant::now();
     convert::convert_source(&source, &args.output, &options, bar)?;
     bar.finish();
@@ -102,6 +103,9 @@ fn check(args: &args::Convert) -> Result<()> {
     }
     if args.predictor.is_some() && args.scheme != Some(SchemeName::Int8) {
         bail!("--predictor is for --scheme int8");
+    }
+    if args.table.is_some() && args.scheme != Some(SchemeName::Int8) {
+        bail!("--table is for --scheme int8");
     }
     if let Some(bits) = args.bits.filter(|bits| !BITS.contains(bits)) {
         bail!("--bits {bits}: expected {} to {} bits a weight", BITS.start(), BITS.end());

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use ecq_format::directory::{self, Extent, Part, SourceFile};
 use ecq_format::encode::{Encoder, Profile};
+use ecq_format::plan::{Histogram, Plan};
 use ecq_format::side::Side;
 use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes};
 use ecq_format::{Dtype, pattern};
@@ -52,6 +53,8 @@ pub struct Options {
     pub treatment: Treatment,
     /// What is done with tensors of certain names instead.
     pub rules: Rules,
+    /// Whether tensors of one scheme share a table of frequencies, counted over all of them.
+    pub global_table: bool,
     /// What the result shall be decoded on.
     pub profile: Profile,
     /// Whether an existing output is replaced.
@@ -61,7 +64,8 @@ pub struct Options {
 impl Options {
     /// Without rules, for SIMD units, replacing nothing.
     pub fn new(treatment: Treatment) -> Self {
-        Self { treatment, rules: Rules::default(), profile: Profile::Cpu, overwrite: false }
+        let (rules, profile) = (Rules::default(), Profile::Cpu);
+        Self { treatment, rules, global_table: false, profile, overwrite: false }
     }
 
     fn lossless(&self) -> bool {
@@ -92,10 +96,13 @@ pub fn convert_source(
     check_packed(source, options)?;
     // before any work: the name may be taken
     drop(Writer::create(output, options.overwrite, 0)?);
-    let mut job = Job { source, output, options, progress, sums: None };
+    let mut job = Job { source, output, options, progress, table: None, sums: None };
     let Treatment::Shared(control) = &options.treatment else {
         let fixed = match options.treatment {
-            Treatment::Lossy(scheme) => Choice::Scheme(scheme),
+            Treatment::Lossy(scheme) => {
+                job.table = if options.global_table { job.count(scheme)? } else { None };
+                Choice::Scheme(scheme)
+            }
             _ => Choice::Lossless,
         };
         return Ok(job.write(&mut |_| fixed, &mut |_| ())?.publish()?);
@@ -117,11 +124,27 @@ struct Job<'a> {
     output: &'a Path,
     options: &'a Options,
     progress: &'a dyn Progress,
+    /// The table that all tensors of a scheme share.
+    table: Option<(Scheme, Plan)>,
     /// SHA-256 of the source files, once they are known.
     sums: Option<Vec<String>>,
 }
 
 impl Job<'_> {
+    /// The plan for the levels of all tensors together that no rule names.
+    fn count(&self, scheme: Scheme) -> Result<Option<(Scheme, Plan)>> {
+        let mut all: Option<Histogram> = None;
+        for tensor in self.source.tensors().iter().filter(|t| self.options.rules.of(&t.name).is_none()) {
+            let Some(matrix) = SourceMatrix::new(self.source, tensor) else { continue };
+            let quantized = Quantized::new(scheme, &matrix, self.options.profile);
+            let quantized = quantized.map_err(quantize_error(self.source, tensor))?;
+            let own = quantized.histogram();
+            all = Some(all.map_or_else(|| own.clone(), |all| all.merge(own)));
+            step(self.progress, 0)?;
+        }
+        Ok(all.and_then(|all| Plan::cheapest(&all, 0..=8)).map(|plan| (scheme, plan)))
+    }
+
     /// Writes files until one has its size.
     fn within(&mut self, shares: &Shares, limit: u64) -> Result<u64> {
         let path = self.source.files().first().map_or(self.output, |f| &f.path);
@@ -296,7 +319,10 @@ impl Job<'_> {
                 Scheme::ecq(bits.clamp(*BITS.start(), *BITS.end()))
             }
         };
-        let quantized = Quantized::new(scheme, &matrix, profile).map_err(&failed)?;
+        let mut quantized = Quantized::new(scheme, &matrix, profile).map_err(&failed)?;
+        if let Some((_, plan)) = self.table.as_ref().filter(|table| table.0 == scheme) {
+            quantized = quantized.with_table(plan);
+        }
         let encoder = quantized.encoder(matrix.shape(), profile).map_err(&failed)?;
         store(tensor, &matrix, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
     }

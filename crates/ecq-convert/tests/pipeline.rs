@@ -366,3 +366,26 @@ fn nf4_gives_each_weight_the_nearest_of_its_sixteen_values() {
         }
     }
 }
+
+#[test]
+fn a_table_for_all_tensors_loses_nothing_but_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, output) = (folder.path().join("model.safetensors"), folder.path().join("model.ecq"));
+    let bytes = |weights: Vec<f32>| weights.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>();
+    let (narrow, wide) = (bytes(gaussian(256 * 512)), bytes(student(256 * 512)));
+    let view = |bytes| TensorView::new(Dtype::F32, vec![256, 512], bytes).unwrap();
+    let file = safetensors::serialize([("narrow", view(&narrow)), ("wide", view(&wide))], None).unwrap();
+    std::fs::write(&source, file).unwrap();
+    for profile in PROFILES {
+        let total = |global_table| {
+            let treatment = Treatment::Lossy(Scheme::Int8(Granularity::Tensor));
+            let options = Options { global_table, profile, overwrite: true, ..Options::new(treatment) };
+            convert(&source, &output, &options, &Silent).unwrap();
+            verify(&open(&output), Some(&source), &Silent).unwrap().total.unwrap()
+        };
+        let (own, global) = (total(false), total(true));
+        assert_eq!((own.sqnr_db, own.max_error), (global.sqnr_db, global.max_error));
+        // tensors of unlike shape: one table does not fit both
+        assert!(global.bits > own.bits + 0.1, "{profile:?}: {} and {}", own.bits, global.bits);
+    }
+}

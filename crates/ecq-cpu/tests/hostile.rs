@@ -12,7 +12,7 @@ use common::forge::Forge;
 use common::sources::NF4;
 use common::{Draw, Floats, Model};
 use ecq_cpu::{Isa, Matrix, Packed, Precision};
-use ecq_format::directory::Scales;
+use ecq_format::directory::{Min, NumberFormat, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
 use ecq_format::predict::Predictor;
@@ -210,5 +210,55 @@ fn floats_without_loss_have_no_packed_integers() {
         let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
         let Err(Error::Unsupported { name, why, .. }) = Packed::new(&tensor) else { panic!("packed") };
         assert!(name == "w" && why.contains(&format!("{format:?}")), "{why}");
+    }
+}
+
+#[test]
+fn scales_that_lie() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    let mapped = Scales::Numbers { size: 8, format: NumberFormat::F32, min: Min::Zero, mapped: true };
+    for scales in [
+        mapped,
+        Scales::Nested { size: 8, supers: 3, bias: -32, min: true },
+        Scales::Lookup { size: 8, supers: 3, offset: 0.5 },
+    ] {
+        let case = Case { rows: 5, cols: 64, scales, seed: 6, codebook: Some(NF4), ..Case::PLAIN };
+        case.model().write(&path, true, 0).unwrap();
+        let honest = Forge::new(&fs::read(&path).unwrap());
+        let mut refused = 0;
+        // any bits: other products, or an error, for all alike
+        for at in (0..honest.range("w#side").len()).step_by(7) {
+            let mut lying = honest.clone();
+            lying.entry("w#side")[at] ^= 1 << (at % 8);
+            lying.checksum(0);
+            fs::write(&path, lying.file()).unwrap();
+            let reader = Reader::open(&path, Limits::default()).unwrap();
+            let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+            for isa in Isa::all() {
+                match (Matrix::with_isa(isa, &tensor), tensor.side()) {
+                    (Ok(matrix), Ok(_)) => {
+                        let x = matrix.activations(Precision::Int8, &reference::vectors(64, 2, 1));
+                        matrix.multiply(&x, &mut [0.0; 10]).unwrap();
+                    }
+                    (Err(Error::Corrupt { name, part, .. }), Err(_)) => {
+                        assert_eq!((name.as_str(), part.as_str()), ("w", "side data"));
+                        refused += 1;
+                    }
+                    (other, side) => panic!("{:?}, {:?}", other.map(drop), side.map(drop)),
+                }
+            }
+        }
+        assert!(refused > 0, "{scales:?}");
+    }
+    // a column that belongs to no group
+    let mut model = Case { rows: 5, cols: 64, scales: mapped, ..Case::PLAIN }.model();
+    model.coded[0].planes[6][63] = 8;
+    model.write(&path, true, 0).unwrap();
+    let reader = Reader::open(&path, Limits::default()).unwrap();
+    let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+    for error in [Matrix::new(&tensor).err(), Packed::new(&tensor).err()] {
+        let error = error.unwrap().to_string();
+        assert!(error.contains("column 63 belongs to none of the 8 groups"), "{error}");
     }
 }

@@ -159,6 +159,24 @@ impl Plan {
 
     /// The cheapest plan with this split.
     pub fn for_split(histogram: &Histogram, split: Split) -> Option<Self> {
+        Self::for_counts(split, &Self::nibbles(histogram, split))
+    }
+
+    /// What these levels cost with the frequencies and the split of this plan. The histogram must have the same centre.
+    #[must_use]
+    pub fn applied(&self, histogram: &Histogram) -> Self {
+        let NibbleCounts { total, counts, magnitude, beyond } = Self::nibbles(histogram, self.split);
+        let mut kept = counts;
+        let mut escapes = (total - counts.iter().sum::<u64>(), beyond as f64);
+        for (s, _) in self.freqs.as_array().iter().enumerate().filter(|(_, f)| **f == 0) {
+            kept[s] = 0;
+            escapes = (escapes.0 + counts[s], escapes.1 + magnitude[s] as f64);
+        }
+        kept[usize::from(self.filler)] += escapes.0;
+        Self::cost(total, self.split, self.freqs, &kept, self.filler, escapes)
+    }
+
+    fn nibbles(histogram: &Histogram, split: Split) -> NibbleCounts {
         let mut counts = NibbleCounts::new(histogram.total);
         for (level, count) in histogram.levels() {
             if let Some((nibble, _)) = split.split(level) {
@@ -168,7 +186,7 @@ impl Plan {
             }
         }
         counts.beyond += histogram.split().1 * REACH as u64;
-        Self::for_counts(split, &counts)
+        counts
     }
 
     /// The cheapest plan with this split: the rarest nibbles escape as long as that is cheaper than a frequency.
@@ -187,7 +205,8 @@ impl Plan {
                 escapes = (escapes.0 + counts[s], escapes.1 + magnitude[s] as f64);
             }
             kept[usize::from(filler)] += escapes.0;
-            let plan = Self::cost(*total, split, &kept, filler, escapes)?;
+            let freqs = nibble::fast_frequencies(&kept).ok()?;
+            let plan = Self::cost(*total, split, freqs, &kept, filler, escapes);
             if best.as_ref().is_none_or(|b| plan.bits < b.bits) {
                 best = Some(plan);
             }
@@ -195,8 +214,14 @@ impl Plan {
         best
     }
 
-    fn cost(total: u64, split: Split, counts: &[u64; 16], filler: u8, escapes: (u64, f64)) -> Option<Self> {
-        let freqs = nibble::fast_frequencies(counts).ok()?;
+    fn cost(
+        total: u64,
+        split: Split,
+        freqs: nibble::Frequencies,
+        counts: &[u64; 16],
+        filler: u8,
+        escapes: (u64, f64),
+    ) -> Self {
         let coded = counts.iter().zip(freqs.as_array()).filter(|(c, _)| **c > 0);
         let nibble_bits: f64 = coded.map(|(&c, &f)| c as f64 * (256.0 / f64::from(f)).log2()).sum();
         let mut bits = nibble_bits + (u64::from(split.raw_bits) * total) as f64;
@@ -205,7 +230,7 @@ impl Plan {
             bits += 8.0 * escapes.0 as f64 * escapes::bytes_for(gap, (escapes.1 / escapes.0 as f64) as i64);
         }
         let nibble_entropy = entropy(counts.iter().copied());
-        Some(Self { split, freqs, filler, bits, nibble_entropy, escapes: escapes.0 })
+        Self { split, freqs, filler, bits, nibble_entropy, escapes: escapes.0 }
     }
 }
 
@@ -236,6 +261,17 @@ mod tests {
             assert!(loss < 1.012, "step {step}: {} raw bits, {loss}", last);
         }
         assert!(last >= 3);
+    }
+
+    #[test]
+    fn the_plan_of_other_levels_costs_more_and_its_own_the_same() {
+        let (fine, coarse) = (laplace(0.2), laplace(0.8));
+        let plan = Plan::for_split(&fine, Split { raw_bits: 2, center: 0 }).unwrap();
+        assert_eq!(plan.applied(&fine).bits, plan.bits);
+        let own = Plan::for_split(&coarse, plan.split).unwrap();
+        let applied = plan.applied(&coarse);
+        assert!(applied.bits > own.bits && applied.bits < 1.5 * own.bits, "{} {}", applied.bits, own.bits);
+        assert_eq!(applied.freqs.as_array(), plan.freqs.as_array());
     }
 
     #[test]

@@ -192,12 +192,12 @@ fn every_number_of_raw_bits_and_many_tiles_in_both_codecs() {
             let mut draw = Draw(raw.into());
             let spread = 12u32 << raw;
             let mut level = || draw.below(spread) as i32 - spread as i32 / 2;
-            let matrix = Matrix::new(1999, 101, &mut level);
+            let matrix = Matrix::new(2701, 101, &mut level);
             let scales = Scales::Group { size: 32, min: true };
-            let planes = vec![vec![60; 1999 * 4]; 4];
+            let planes = vec![vec![60; 2701 * 4]; 4];
             let coded = Coded {
                 name: "model.layers.0.mlp.down_proj.weight".into(),
-                shape: vec![1999, 101],
+                shape: vec![2701, 101],
                 matrix,
                 profile,
                 center: 0,

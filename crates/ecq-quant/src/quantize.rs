@@ -128,6 +128,13 @@ impl<'a> Quantized<'a> {
         &self.plan
     }
 
+    /// Codes with the split and the frequencies of another plan, whose histogram had the same centre.
+    #[must_use]
+    pub fn with_table(mut self, plan: &Plan) -> Self {
+        self.plan = plan.applied(&self.histogram);
+        self
+    }
+
     /// The scheme.
     pub fn scheme(&self) -> Scheme {
         self.scheme

@@ -1,7 +1,6 @@
 //! A sorted sample of weights: levels at any step are counted, and errors summed, by a search for each threshold.
 
 use ecq_format::plan::Histogram;
-use rayon::prelude::*;
 
 use crate::rule::Steps;
 
@@ -47,8 +46,8 @@ fn unpacked(packed: u64) -> (f32, f32) {
 impl Sorted {
     /// Of weights, each packed with its factor by [`packed`].
     pub fn new(mut packed: Vec<u64>) -> Self {
-        // integers sort several times as fast as floats
-        packed.par_sort_unstable();
+        // by the bits of x: a radix sort, several times as fast as one that compares, which took a quarter of the search
+        radsort::sort_by_key(&mut packed, |&p| (p >> 32) as u32);
         let mut before = [0.0; 3];
         let mut sums = Vec::with_capacity(packed.len() + 1);
         sums.push(before);

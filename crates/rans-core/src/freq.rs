@@ -174,16 +174,34 @@ fn settle(weight: &[u64], freqs: &mut [u16], total: u32) {
     }
 }
 
-/// log2 of `v` in 1..=4096 with 32 fractional bits, by repeated squaring.
+/// Logarithms of all frequencies of nibbles: a search for a rate settles thousands of tables.
+static LOG2: [u64; 257] = {
+    let mut table = [0; 257];
+    let mut v = 1;
+    while v < 257 {
+        table[v] = compute_log2(v as u16);
+        v += 1;
+    }
+    table
+};
+
+/// log2 of `v` in 1..=4096 with 32 fractional bits.
 fn log2(v: u16) -> u64 {
+    LOG2.get(usize::from(v)).copied().unwrap_or_else(|| compute_log2(v))
+}
+
+/// [`log2`] by repeated squaring.
+const fn compute_log2(v: u16) -> u64 {
     let whole = 15 - v.leading_zeros();
-    let mut m = u64::from(v) << (31 - whole); // [1, 2) with 31 fractional bits
-    let mut bits = u64::from(whole);
-    for _ in 0..32 {
+    let mut m = (v as u64) << (31 - whole); // [1, 2) with 31 fractional bits
+    let mut bits = whole as u64;
+    let mut i = 0;
+    while i < 32 {
         m = (m * m) >> 31;
         let carry = m >> 32;
         m >>= carry;
         bits = bits << 1 | carry;
+        i += 1;
     }
     bits
 }

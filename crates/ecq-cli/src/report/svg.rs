@@ -150,7 +150,8 @@ impl Window {
 
     /// Where the schemes of about 4 bits crowd; `None` if fewer than two do.
     pub fn crowd(pooled: &Pooled) -> Option<Self> {
-        let near = |s: &&SchemeAnalysis| s.ecq_bits.is_some() && s.stored_bits < 6.0;
+        let near =
+            |s: &&SchemeAnalysis| s.ecq_bits.is_some() && s.stored_bits < 6.0 && s.bits < s.stored_bits;
         let points =
             || pooled.schemes.iter().filter(near).filter_map(|s| Some((s, s.sqnr_db.filter(|&d| d > 9.0)?)));
         let least =
