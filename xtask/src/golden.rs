@@ -9,15 +9,21 @@ use sha2::{Digest, Sha256};
 use crate::{demo, shell};
 
 /// Folder of the present format version.
-const FOLDER: &str = "fixtures/golden/v2";
+const FOLDER: &str = "fixtures/golden/v3";
 
 /// Source, name of the golden file, how it is converted. Each must need the present version: what an older one says is in
 /// the older one's folder.
-const FILES: [(&str, &str, &[&str]); 4] = [
-    ("floats.safetensors", "floats-cpu.ecq", &["--scheme", "lossless"]),
-    ("floats.safetensors", "floats-gpu.ecq", &["--scheme", "lossless", "--profile", "gpu"]),
-    ("tiny.gguf", "gguf-floats.ecq", &["--scheme", "lossless"]),
-    ("sharded", "sharded.ecq", &["--scheme", "lossless"]),
+const FILES: [(&str, &str, &[&str]); 10] = [
+    ("kquants.gguf", "kquants-cpu.ecq", &[]),
+    ("kquants.gguf", "kquants-gpu.ecq", &["--profile", "gpu"]),
+    ("mlx4", "mlx4.ecq", &[]),
+    ("mlx8", "mlx8.ecq", &[]),
+    ("gptq4", "gptq4.ecq", &[]),
+    ("gptq4-order", "gptq4-order.ecq", &[]),
+    ("awq4", "awq4.ecq", &[]),
+    ("nf4", "nf4.ecq", &[]),
+    ("tiny.safetensors", "nf4-64.ecq", &["--scheme", "nf4"]),
+    ("tiny.safetensors", "int8-planar.ecq", &["--scheme", "int8", "--predictor", "planar"]),
 ];
 
 /// Writes the files, and the SHA-256 of what each restores to as F32 safetensors. Refuses if they exist.

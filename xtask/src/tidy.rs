@@ -82,7 +82,9 @@ fn check_file(name: &str, text: &str, broken: &mut Vec<String>) {
     if UNSAFE_ALLOWED.iter().any(|folder| name.starts_with(folder)) {
         return;
     }
-    if let Some(line) = text.lines().position(|line| words(code(line)).any(|word| word == UNSAFE)) {
+    // a word of web pages' security policies is not the keyword
+    let code_of = |line| code(line).replace("'unsafe-inline'", "");
+    if let Some(line) = text.lines().position(|line| words(&code_of(line)).any(|word| word == UNSAFE)) {
         broken.push(format!(
             "{name}:{} is {UNSAFE} code where none is allowed (UNSAFE_ALLOWED in xtask/src/tidy.rs)",
             line + 1

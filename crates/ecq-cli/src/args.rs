@@ -69,7 +69,8 @@ pub struct Convert {
     /// The .ecq file to write
     #[arg(long, short)]
     pub output: PathBuf,
-    /// What to do with the weights [default: ecq with --bits, --sqnr or --size, else lossless for GGUF, ecq for others]
+    /// What to do with the weights [default: ecq with --bits, --sqnr or --size, else lossless for GGUF and other
+    /// quantized models, ecq for floats]
     #[arg(long)]
     pub scheme: Option<SchemeName>,
     /// ecq: bits a weight of all tensors together, all their costs included [default: 4.5]

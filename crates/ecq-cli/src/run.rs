@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::rates::rules::SQNR;
 use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
-use ecq_convert::source::{Source, SourceKind, SourceLimits};
+use ecq_convert::source::{Source, SourceLimits};
 use ecq_convert::{convert, inspect, restore, verify};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
@@ -70,7 +70,7 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     for name in source.left_out() {
         tracing::warn!("'{name}' is not part of the model and is left out");
     }
-    let treatment = treatment(args, source.kind())?;
+    let treatment = treatment(args, source.is_quantized())?;
     let profile = match args.profile {
         args::Profile::Cpu => Profile::Cpu,
         args::Profile::Gpu => Profile::Gpu,
@@ -107,6 +107,9 @@ fn check(args: &args::Convert) -> Result<()> {
     if args.table.is_some() && args.scheme != Some(SchemeName::Int8) {
         bail!("--table is for --scheme int8");
     }
+    if args.table == Some(TableName::Global) && args.profile != args::Profile::Cpu {
+        bail!("--table global is for --profile cpu: tables of pairs belong to their tensors");
+    }
     if let Some(bits) = args.bits.filter(|bits| !BITS.contains(bits)) {
         bail!("--bits {bits}: expected {} to {} bits a weight", BITS.start(), BITS.end());
     }
@@ -122,11 +125,9 @@ fn native_options(args: &args::Convert) -> bool {
     target || args.sensitivities.is_some() || args.row_scales || args.column_scales
 }
 
-fn treatment(args: &args::Convert, kind: SourceKind) -> Result<Treatment> {
-    let name = args.scheme.unwrap_or(match kind {
-        SourceKind::Gguf if !native_options(args) => SchemeName::Lossless,
-        _ => SchemeName::Ecq,
-    });
+fn treatment(args: &args::Convert, quantized: bool) -> Result<Treatment> {
+    let default = if quantized && !native_options(args) { SchemeName::Lossless } else { SchemeName::Ecq };
+    let name = args.scheme.unwrap_or(default);
     let scheme = match name {
         SchemeName::Lossless => return Ok(Treatment::Lossless),
         SchemeName::Ecq => {

@@ -53,7 +53,8 @@ pub struct Options {
     pub treatment: Treatment,
     /// What is done with tensors of certain names instead.
     pub rules: Rules,
-    /// Whether tensors of one scheme share a table of frequencies, counted over all of them.
+    /// Whether tensors of one scheme share a table of frequencies, counted over all of them. Tables of pairs are always of
+    /// one tensor.
     pub global_table: bool,
     /// What the result shall be decoded on.
     pub profile: Profile,

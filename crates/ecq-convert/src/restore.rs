@@ -81,7 +81,8 @@ pub struct Restored {
 }
 
 /// Restores a file. A lossless one gives back its source files, each checked against the SHA-256 that it had; a lossy one
-/// gives one safetensors file in `float`, or each tensor's source type (F32 for quantized sources). Weights beyond the
+/// gives one safetensors file in `float`, or each tensor's source type (F32 for quantized sources; what a source called
+/// `X.qweight` is then `X.weight`, and its configuration no longer speaks of quantization). Weights beyond the
 /// range of that type become its largest value.
 ///
 /// A model with companion files, or of several files, becomes a folder, but for lossy ones whose `output` ends in
@@ -121,8 +122,9 @@ pub fn restore(
         for &(i, blob) in &companions {
             // an index of shards would be wrong beside a single file
             if exact || !blob.name.ends_with(".safetensors.index.json") {
-                let path = folder.join(&blob.name);
-                std::fs::write(&path, reader.blob(i)?).map_err(Error::io(&path, "write"))?;
+                let (path, bytes) = (folder.join(&blob.name), reader.blob(i)?);
+                let bytes = if exact || blob.name != "config.json" { bytes } else { unquantized(bytes) };
+                std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
             }
         }
         if !exact {
@@ -138,6 +140,26 @@ pub fn restore(
         Ok(())
     })?;
     Ok(Restored { path: output.into(), exact: sums })
+}
+
+/// A model's configuration without what it says of packed weights: beside plain ones a loader would look for them. What is
+/// no such configuration stays as it is.
+fn unquantized(config: Vec<u8>) -> Vec<u8> {
+    let Ok(serde_json::Value::Object(mut fields)) = serde_json::from_slice(&config) else { return config };
+    let packed: Vec<_> =
+        ["quantization", "quantization_config"].iter().filter_map(|&key| fields.remove(key)).collect();
+    if packed.is_empty() {
+        return config;
+    }
+    serde_json::to_vec_pretty(&fields).unwrap_or(config)
+}
+
+/// The name that the weights of a tensor have when they are plain: loaders look for no `qweight` then.
+fn plain_name(reader: &Reader, record: &TensorRecord) -> String {
+    let stem = record.coded.as_ref().and(record.name.strip_suffix(".qweight"));
+    let plain = stem.map(|stem| format!("{stem}.weight"));
+    let taken = |name: &String| reader.directory().tensors.iter().any(|t| t.name == *name);
+    plain.filter(|name| !taken(name)).unwrap_or_else(|| record.name.clone())
 }
 
 /// Names from a file must be plain, and each its own.
@@ -398,7 +420,8 @@ fn lossy_file(
         let end = len.and_then(|len| at.checked_add(usize::try_from(len).ok()?));
         let end = end.ok_or_else(|| inconsistent("it is too large"))?;
         let shape = shape.iter().map(|&d| d as usize).collect();
-        entries.push((record.name.clone(), TensorInfo { dtype: *dtype, shape, data_offsets: (at, end) }));
+        entries
+            .push((plain_name(reader, record), TensorInfo { dtype: *dtype, shape, data_offsets: (at, end) }));
         at = end;
     }
     let name = reader.path().to_owned();

@@ -16,7 +16,7 @@ fn fixtures() -> PathBuf {
 
 /// Files of each version with what they restore to.
 fn golden() -> Vec<(u32, String, Reader)> {
-    (1..=2).flat_map(|version| files(version).into_iter().map(move |(sum, r)| (version, sum, r))).collect()
+    (1..=3).flat_map(|version| files(version).into_iter().map(move |(sum, r)| (version, sum, r))).collect()
 }
 
 fn files(version: u32) -> Vec<(String, Reader)> {
@@ -32,7 +32,7 @@ fn files(version: u32) -> Vec<(String, Reader)> {
 #[test]
 fn every_golden_file_gives_the_weights_that_it_gave() {
     let files = golden();
-    assert_eq!(files.len(), 7 + 4);
+    assert_eq!(files.len(), 7 + 4 + 10);
     let out = tempfile::tempdir().unwrap();
     for (_, sum, reader) in files {
         let path = out.path().join("back.safetensors");
@@ -48,8 +48,9 @@ fn every_golden_file_verifies_and_lossless_ones_equal_their_sources() {
     let sources = fixtures().join("sources");
     for (version, _, reader) in golden() {
         let from = &reader.directory().sources[0].name;
-        let source =
-            if reader.directory().sources.len() == 1 { sources.join(from) } else { sources.join("sharded") };
+        // a folder gives its name to its file
+        let folder = sources.join(reader.path().file_stem().unwrap());
+        let source = if folder.is_dir() { folder } else { sources.join(from) };
         let verified = verify(&reader, Some(&source), &Silent).unwrap();
         assert_eq!(
             verified.identical,

@@ -31,7 +31,7 @@ pub fn classic() -> Vec<Scheme> {
     all.extend([Tensor, Row, Group(32), Group(64), Group(128)].map(Scheme::Absmax4));
     all.push(Scheme::Nf4(Group(64)));
     all.extend([Tensor, Row].map(Scheme::Int8));
-    all.extend([2.0, 2.5, 3.0].map(|bits| Scheme::Uniform { bits }));
+    all.extend([1.5, 2.0, 3.0].map(|bits| Scheme::Uniform { bits }));
     all
 }
 

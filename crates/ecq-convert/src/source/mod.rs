@@ -302,6 +302,11 @@ impl Source {
         self.kind
     }
 
+    /// Whether the source, or a part of it, is quantized already: a GGUF file, or packed tensors.
+    pub fn is_quantized(&self) -> bool {
+        self.kind == SourceKind::Gguf || self.tensors.iter().any(|t| matches!(self.role(t), Role::Main(_)))
+    }
+
     /// The model files, sorted by name.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
