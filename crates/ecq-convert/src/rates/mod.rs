@@ -31,9 +31,10 @@ pub fn is_output(name: &str) -> bool {
     stem == "output" || stem.ends_with("lm_head") || stem.ends_with("embed_out")
 }
 
-/// Whether a name is that of a table of token embeddings.
+/// Whether a name is that of a decoder's table of token embeddings. Encoders' `word_embeddings` are none: no output is
+/// computed from them.
 pub fn is_embedding(name: &str) -> bool {
-    ["embed_tokens", "token_embd", "word_embeddings", "tok_embeddings", ".wte.", "embed_in"]
+    ["embed_tokens", "token_embd", "tok_embeddings", ".wte.", "embed_in"]
         .iter()
         .any(|part| name.contains(part))
         || name.starts_with("wte.")
@@ -48,6 +49,7 @@ mod tests {
         assert_eq!(default_sensitivity("token_embd.weight", false), OUTPUT_SENSITIVITY);
         assert_eq!(default_sensitivity("token_embd.weight", true), 1.0);
         assert_eq!(default_sensitivity("model.embed_tokens.weight", false), OUTPUT_SENSITIVITY);
+        assert_eq!(default_sensitivity("embeddings.word_embeddings.weight", false), 1.0);
         assert_eq!(default_sensitivity("lm_head.weight", true), OUTPUT_SENSITIVITY);
         assert_eq!(default_sensitivity("output.weight", true), OUTPUT_SENSITIVITY);
         assert_eq!(default_sensitivity("blk.0.attn_output.weight", false), 1.0);
