@@ -7,7 +7,7 @@
 //!
 //! Rounding weighs error against rate: a weight takes the level of least (w - t)² + λ × bits of the level. Bits depend on
 //! the level alone, so this moves the thresholds between magnitudes and nothing else; bits, thresholds and counts are
-//! computed in turn, from a sorted sample. λ = [`LAMBDA`] Δ²: at high rates error is Δ²/12 and falls by 2 ln 2 of itself a
+//! computed in turn, from a sorted sample. λ = `LAMBDA` Δ²: at high rates error is Δ²/12 and falls by 2 ln 2 of itself a
 //! bit, which is 0.116 Δ²; what was measured is least near that at all rates.
 
 use ecq_format::directory::{Codebook, Codec};
@@ -124,7 +124,7 @@ fn squared_error(step: f64, bias: f64, column: &[f32], weights: &[f32], levels: 
 pub(crate) struct Search {
     sorted: Sorted,
     fixed: Fixed,
-    /// [`LAMBDA`], or 0 for plain rounding.
+    /// `LAMBDA`, or 0 for plain rounding.
     lambda: f64,
     /// The largest magnitude that is known of.
     largest: f32,

@@ -1,7 +1,7 @@
 //! Tensors that a tool has quantized already: packed levels in one tensor, scales and zero points in others beside it.
 //!
-//! A family of tensors is *joined* where the model says how it is packed ([`metadata`]) and every shape and type is
-//! what that calls for ([`join`]). The packed tensor then stands for a matrix of levels ([`Layout`]) with scales
+//! A family of tensors is *joined* where the model says how it is packed (`metadata.rs`) and every shape and type is
+//! what that calls for (`join.rs`). The packed tensor then stands for a matrix of levels ([`Layout`]) with scales
 //! ([`Grouping`]), whose other tensors are its *parts*. All others are kept as they are.
 
 mod join;
