@@ -272,3 +272,29 @@ fn help_and_version_are_no_errors() {
         assert!(text(&output.stdout).contains("ecq"));
     }
 }
+
+#[test]
+fn types_that_are_not_read_are_told_once_and_come_back() {
+    let folder = Folder::new();
+    let (source, file, back) = (fixture("kquants.gguf"), folder.at("k.ecq"), folder.at("back.gguf"));
+    let output = run(&["convert", &source, "-o", &file]);
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    assert_eq!(err.matches("IQ4_NL").count(), 1, "{err}");
+    assert!(err.contains("stored as it is"), "{err}");
+    ok(&["restore", &file, "-o", &back]);
+    assert!(std::fs::read(&source).unwrap() == std::fs::read(&back).unwrap());
+}
+
+#[test]
+fn a_packed_folder_is_lossless_unless_a_rate_is_asked_for() {
+    let folder = Folder::new();
+    let (source, exact, lossy) = (fixture("mlx4"), folder.at("exact.ecq"), folder.at("lossy.ecq"));
+    assert!(ok(&["convert", &source, "-o", &exact]).contains("lossless"));
+    let printed = ok(&["convert", &source, "--bits", "3", "-o", &lossy]);
+    assert!(printed.contains("ecq at 3 bits a weight"), "{printed}");
+    let back = folder.at("back");
+    ok(&["restore", &lossy, "--dtype", "f16", "-o", &back]);
+    let config = std::fs::read_to_string(Path::new(&back).join("config.json")).unwrap();
+    assert!(!config.contains("quantization") && config.contains("model_type"), "{config}");
+}
