@@ -149,7 +149,9 @@ impl Job<'_> {
     /// Writes files until one has its size.
     fn within(&mut self, shares: &Shares, limit: u64) -> Result<u64> {
         let path = self.source.files().first().map_or(self.output, |f| &f.path);
-        let control = RefCell::new(SizeControl::new(shares, limit, self.rest(shares)?, path)?);
+        // the header is counted generously; whether a size cannot be had for its sake, the first try tells
+        let (rest, unsure) = (self.rest(shares)?, header_bytes(self.source));
+        let control = RefCell::new(SizeControl::new(shares, limit, rest, unsure, path)?);
         loop {
             let sealed = self
                 .write(&mut |index| control.borrow().choice(index).unwrap_or(Choice::Keep), &mut |bytes| {

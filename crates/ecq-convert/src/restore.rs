@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ecq_format::directory::{Part, Role, SourceFile, TensorRecord, matrix};
+use ecq_format::directory::{Directory, Part, Role, SourceFile, TensorRecord, matrix};
 use ecq_format::ordered::ordered;
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Dtype, Reader, staging};
@@ -118,12 +118,15 @@ pub fn restore(
         })?;
         return Ok(Restored { path: output.into(), exact: sums });
     }
+    // packed weights that are still packed need what the configuration says of them
+    let keep_config = exact || has_packed(directory);
     folder(output, |folder| {
         for &(i, blob) in &companions {
             // an index of shards would be wrong beside a single file
             if exact || !blob.name.ends_with(".safetensors.index.json") {
                 let (path, bytes) = (folder.join(&blob.name), reader.blob(i)?);
-                let bytes = if exact || blob.name != "config.json" { bytes } else { unquantized(bytes) };
+                let bytes =
+                    if keep_config || blob.name != "config.json" { bytes } else { unquantized(bytes) };
                 std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
             }
         }
@@ -140,6 +143,26 @@ pub fn restore(
         Ok(())
     })?;
     Ok(Restored { path: output.into(), exact: sums })
+}
+
+/// Whether weights are among the tensors that mean nothing without others beside them: levels that nobody could read and
+/// that were kept, or numbers with scales of their own.
+fn has_packed(directory: &Directory) -> bool {
+    let alone = || directory.tensors.iter().filter(|t| t.part.is_none());
+    let names: HashSet<&str> = alone().map(|t| t.name.as_str()).collect();
+    let states: HashSet<&str> =
+        names.iter().filter_map(|n| n.split_once(".quant_state.")).map(|(main, _)| main).collect();
+    let beside =
+        |stem: &str, parts: &[&str]| parts.iter().any(|part| names.contains(&*format!("{stem}.{part}")));
+    alone().any(|t| {
+        let stem = t.name.strip_suffix(".weight");
+        let levels = t.coded.is_none()
+            && (t.name.ends_with(".qweight")
+                || states.contains(t.name.as_str())
+                || stem.is_some_and(|stem| beside(stem, &["scales"])));
+        levels
+            || stem.is_some_and(|stem| beside(stem, &["weight_scale", "weight_scale_inv", "weight_packed"]))
+    })
 }
 
 /// A model's configuration without what it says of packed weights: beside plain ones a loader would look for them. What is

@@ -262,6 +262,7 @@ fn plane_entropy(plane: &[u8]) -> f64 {
 fn pooled(tensors: &[TensorCheck]) -> Option<TensorCheck> {
     let coded: Vec<_> = tensors.iter().filter(|t| t.entropy.is_some()).collect();
     let first = coded.first()?;
+    let same = coded.iter().all(|t| t.scheme == first.scheme);
     let weights = coded.iter().map(|t| t.weights).sum();
     let stored_bytes = coded.iter().map(|t| t.stored_bytes).sum();
     let mean = |of: &dyn Fn(&TensorCheck) -> f64| {
@@ -271,7 +272,7 @@ fn pooled(tensors: &[TensorCheck]) -> Option<TensorCheck> {
     Some(TensorCheck {
         name: "all coded tensors".into(),
         weights,
-        scheme: first.scheme.clone(),
+        scheme: if same { first.scheme.clone() } else { "mixed".into() },
         stored_bytes,
         bits: bits(stored_bytes, weights),
         entropy: Some(mean(&|t| t.entropy.unwrap_or(0.0))),

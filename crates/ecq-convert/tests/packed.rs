@@ -313,11 +313,36 @@ fn what_cannot_be_joined_is_kept_and_said_once() {
         let main = if name.starts_with("gptq") || *name == "awq4" { ".qweight" } else { ".weight" };
         assert_eq!(info(&found, &format!("{LAYER}{main}")).scheme, "plain", "{i}");
         // numbers that belong to packed levels are no weights
-        let (_kept, reader) = converted(folder.path(), &coarse());
+        let (kept, reader) = converted(folder.path(), &coarse());
         for tensor in model.tensors.keys().filter(|name| name.starts_with(LAYER) && !name.ends_with(".bias"))
         {
             assert_eq!(info(&inspect(&reader).unwrap(), tensor).scheme, "plain", "{i}: {tensor}");
         }
+        // what is packed still needs what the model says of it
+        assert!(source.is_quantized(), "{i}");
+        let back = kept.path().join("back");
+        restore(&reader, &back, None, false, &Silent).unwrap();
+        let config = fs::read(back.join("config.json")).ok();
+        assert_eq!(config, fs::read(folder.path().join("config.json")).ok(), "{i}");
+    }
+}
+
+#[test]
+fn floats_with_scales_beside_them_keep_what_the_configuration_says() {
+    for part in ["weight_scale_inv", "weight_scale", "none"] {
+        let mut model = Model::read("mlx4");
+        model.tensors.retain(|name, _| !name.starts_with(LAYER));
+        model
+            .tensors
+            .insert(format!("{LAYER}.weight"), (Dtype::F8_E4M3, vec![64, 512], vec![0x31; 64 * 512]));
+        model.tensors.insert(format!("{LAYER}.{part}"), (Dtype::F32, vec![64, 1], vec![0; 4 * 64]));
+        model.config = json!({"quantization_config": {"quant_method": "fp8"}});
+        model.tensors.retain(|name, _| name.starts_with(LAYER));
+        let (kept, reader) = converted(model.write(|_| 0).path(), &coarse());
+        let back = kept.path().join("back");
+        restore(&reader, &back, None, false, &Silent).unwrap();
+        let config = fs::read_to_string(back.join("config.json")).unwrap();
+        assert_eq!(config.contains("fp8"), part != "none", "{part}: {config}");
     }
 }
 

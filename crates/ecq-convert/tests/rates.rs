@@ -129,6 +129,31 @@ fn a_size_is_met_and_never_exceeded() {
 }
 
 #[test]
+fn a_size_that_is_just_enough_is_not_refused() {
+    let model = Model::new();
+    let all = || Rules::new([("*".into(), Choice::Keep)]).unwrap();
+    let least = model.convert(shared(Target::Size(9_000_000), even()), all()).unwrap();
+    assert_eq!(model.convert(shared(Target::Size(least), even()), all()).unwrap(), least);
+    assert_eq!(model.convert(shared(Target::Size(least + 1000), even()), all()).unwrap(), least);
+    let error = model.convert(shared(Target::Size(least - 1), even()), all()).unwrap_err();
+    assert!(error.to_string().contains(&least.to_string()), "{error}");
+    let least = model.convert(shared(Target::Bits(1.0), even()), Rules::default()).unwrap();
+    let limit = least + least / 100;
+    let len = model.convert(shared(Target::Size(limit), even()), Rules::default()).unwrap();
+    assert!(len <= limit, "{len} bytes, asked {limit}");
+}
+
+#[test]
+fn several_schemes_together_have_no_name_of_one() {
+    let model = Model::new();
+    let rules = Rules::new([("b.*".into(), Choice::Scheme(Scheme::Int8(Granularity::Row)))]).unwrap();
+    model.convert(shared(Target::Bits(3.0), even()), rules).unwrap();
+    assert_eq!(model.checks().1.scheme, "mixed");
+    model.convert(shared(Target::Bits(3.0), even()), Rules::default()).unwrap();
+    assert_eq!(model.checks().1.scheme, "ecq");
+}
+
+#[test]
 fn a_size_that_cannot_be_had_is_an_error_that_says_what_can() {
     let model = Model::new();
     let error = model.convert(shared(Target::Size(30_000), even()), Rules::default()).unwrap_err();

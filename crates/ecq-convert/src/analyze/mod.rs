@@ -87,7 +87,8 @@ impl Pooled {
         });
         Self {
             weights,
-            source_bits: tensors.clone().map(|t| t.source_bits * t.weights as f64).sum::<f64>() / n,
+            // the sum of nothing is -0
+            source_bits: tensors.clone().map(|t| t.source_bits * t.weights as f64).sum::<f64>() / n + 0.0,
             schemes: schemes::pool(tensors.clone().flat_map(|t| &t.schemes)),
             curve: if weights > 0 { Curve::new(native) } else { Curve::default() },
             prediction,
@@ -165,5 +166,16 @@ enum Stop {
 impl From<ecq_quant::Error> for Stop {
     fn from(why: ecq_quant::Error) -> Self {
         Self::Quantize(why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Pooled;
+
+    #[test]
+    fn no_tensors_have_no_bits() {
+        let pooled = Pooled::new([].iter());
+        assert_eq!((pooled.weights, format!("{:.2}", pooled.source_bits)), (0, "0.00".into()));
     }
 }

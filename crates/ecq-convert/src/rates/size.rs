@@ -38,18 +38,24 @@ pub enum Verdict {
 }
 
 impl<'a> SizeControl<'a> {
-    /// `rest`: an estimate of what is no sharing tensor.
+    /// `rest`: an estimate of what is no sharing tensor; `unsure`: how far too high it may be.
     ///
     /// Error: [`Error::Target`] with the least size that can be had, if that is above the limit.
-    pub fn new(shares: &'a Shares, limit: u64, rest: u64, path: &std::path::Path) -> Result<Self> {
+    pub fn new(
+        shares: &'a Shares,
+        limit: u64,
+        rest: u64,
+        unsure: u64,
+        path: &std::path::Path,
+    ) -> Result<Self> {
         let control = Self { shares, limit, rest, margin: 0, taken: 0, tries: 0 };
-        control.possible(path)?;
+        control.possible(unsure, path)?;
         Ok(control)
     }
 
-    fn possible(&self, path: &std::path::Path) -> Result<()> {
+    fn possible(&self, unsure: u64, path: &std::path::Path) -> Result<()> {
         let (least, limit) = (self.shares.bytes(0).0 + self.rest, self.limit);
-        if least <= limit {
+        if least.saturating_sub(unsure) <= limit {
             return Ok(());
         }
         let why = format!(
@@ -94,7 +100,9 @@ impl<'a> SizeControl<'a> {
         self.margin += self.taken.saturating_sub(self.aim());
         self.rest = bytes.saturating_sub(self.taken);
         self.taken = 0;
-        self.possible(path)?;
+        if !within {
+            self.possible(0, path)?;
+        }
         Ok(Verdict::Again)
     }
 }

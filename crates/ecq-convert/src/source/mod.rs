@@ -302,9 +302,11 @@ impl Source {
         self.kind
     }
 
-    /// Whether the source, or a part of it, is quantized already: a GGUF file, or packed tensors.
+    /// Whether the source, or a part of it, is quantized already: a GGUF file, or packed tensors, be it that nothing tells
+    /// how they are packed.
     pub fn is_quantized(&self) -> bool {
-        self.kind == SourceKind::Gguf || self.tensors.iter().any(|t| matches!(self.role(t), Role::Main(_)))
+        self.kind == SourceKind::Gguf
+            || self.tensors.iter().any(|t| matches!(self.role(t), Role::Main(_) | Role::Kept))
     }
 
     /// The model files, sorted by name.
