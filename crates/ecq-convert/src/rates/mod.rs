@@ -21,18 +21,18 @@ pub const OUTPUT_SENSITIVITY: f64 = 2.0;
 
 /// The sensitivity of a tensor that no file lists: more for output layers, and for embeddings unless there is an output
 /// layer beside them; one for all others.
-fn default_sensitivity(name: &str, has_output: bool) -> f64 {
+pub fn default_sensitivity(name: &str, has_output: bool) -> f64 {
     if is_output(name) || (!has_output && is_embedding(name)) { OUTPUT_SENSITIVITY } else { 1.0 }
 }
 
 /// Whether a name is that of an output layer: `lm_head.weight`, GGUF's `output.weight`, `embed_out.weight`.
-fn is_output(name: &str) -> bool {
+pub fn is_output(name: &str) -> bool {
     let stem = name.strip_suffix(".weight").or(name.strip_suffix(".qweight")).unwrap_or(name);
     stem == "output" || stem.ends_with("lm_head") || stem.ends_with("embed_out")
 }
 
 /// Whether a name is that of a table of token embeddings.
-fn is_embedding(name: &str) -> bool {
+pub fn is_embedding(name: &str) -> bool {
     ["embed_tokens", "token_embd", "word_embeddings", "tok_embeddings", ".wte.", "embed_in"]
         .iter()
         .any(|part| name.contains(part))
