@@ -91,7 +91,7 @@ pub struct Convert {
     pub tensors: Vec<(String, Choice)>,
     /// Weights that share a scale, for affine4, absmax4, nf4 and int8: a number of columns, "row" or "tensor"
     /// [default: tensor for affine4, 32 for absmax4, 64 for nf4, row for int8]
-    #[arg(long, value_name = "N|row|tensor", value_parser = group)]
+    #[arg(long, value_name = "N|row|tensor")]
     pub group: Option<ecq_quant::Granularity>,
     /// int8: code differences from a prediction by neighbours; auto measures and keeps the cheapest [default: none]
     #[arg(long)]
@@ -205,10 +205,6 @@ pub enum Float {
     F16,
     /// bfloat16
     Bf16,
-}
-
-fn group(text: &str) -> Result<ecq_quant::Granularity, String> {
-    text.parse()
 }
 
 fn rule(text: &str) -> Result<(String, Choice), String> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use ecq_convert::convert::{Options, Treatment};
-use ecq_convert::inspect::Inspection;
+use ecq_convert::inspect::{Inspection, Totals};
 use ecq_convert::rates::Target;
 use ecq_convert::restore::Restored;
 use ecq_convert::verify::{TensorCheck, Verification};
@@ -26,6 +26,11 @@ fn mb(bytes: u64) -> String {
     } else {
         format!("{:.2} MB", bytes as f64 / 1e6)
     }
+}
+
+/// A ratio of signal to noise in dB; there is none where nothing is lost.
+pub fn sqnr(db: Option<f64>) -> String {
+    db.map_or("exact".into(), |db| format!("{db:.2}"))
 }
 
 pub fn shape(shape: &[u64]) -> String {
@@ -111,7 +116,15 @@ pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
             mb(t.stored_bytes)
         )?;
     }
-    let t = &i.totals;
+    totals(&mut out, &i.totals)?;
+    writeln!(
+        out,
+        "bits/w counts scales, tables, start states and filling; table is the entropy of the levels' coding table"
+    )?;
+    Ok(())
+}
+
+fn totals(out: &mut impl Write, t: &Totals) -> Result<()> {
     writeln!(
         out,
         "\nfile {} of {} ({:.1} %)",
@@ -129,10 +142,6 @@ pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
     )?;
     writeln!(out, "  metadata   {} (source headers, tokenizer, configuration)", mb(t.blob_bytes))?;
     writeln!(out, "  directory  {}", mb(t.header_bytes))?;
-    writeln!(
-        out,
-        "bits/w counts scales, tables, start states and filling; table is the entropy of the levels' coding table"
-    )?;
     Ok(())
 }
 
@@ -183,7 +192,7 @@ pub fn verification(path: &Path, against: Option<&Path>, v: &Verification) -> Re
 }
 
 fn line(out: &mut impl Write, t: &TensorCheck) -> Result<()> {
-    let sqnr = t.sqnr_db.map_or("exact".into(), |s| format!("{s:.2}"));
+    let sqnr = sqnr(t.sqnr_db);
     writeln!(
         out,
         "{:<48} {:<9} {:>8.4} {:>8.4} {sqnr:>9} {:>10.2e}",

@@ -374,7 +374,7 @@ fn exact(
 ) -> Result<bool> {
     let unstorable = |why| failed(ecq_quant::Error::Unstorable(why));
     if let Some(blocks) = BlockTensor::new(matrix) {
-        let (scheme, values, plan) = (blocks.scheme(), blocks.values(), &blocks.plan);
+        let (scheme, values, plan) = (blocks.scheme, blocks.values, &blocks.plan);
         let encoder = Encoder::new(scheme, matrix.shape(), values, profile, plan, &blocks);
         let encoder = encoder.map_err(unstorable)?;
         return store(tensor, matrix, writer, &encoder, plan.bits, &blocks.planes, go_on);

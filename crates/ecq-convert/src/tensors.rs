@@ -143,6 +143,10 @@ impl Weights for SourceMatrix<'_> {
 /// A tensor that is quantized already, to be coded without loss.
 pub struct BlockTensor<'a> {
     levels: SourceLevels<'a>,
+    /// The scheme's name in files.
+    pub scheme: &'static str,
+    /// From level to weight.
+    pub values: Values,
     /// The best plan for its levels.
     pub plan: Plan,
     /// How often each level occurs.
@@ -155,42 +159,23 @@ impl<'a> BlockTensor<'a> {
     /// `None` if the matrix is of floats, or does not come back byte for byte.
     pub fn new(matrix: &'a SourceMatrix<'a>) -> Option<Self> {
         let levels = SourceLevels(matrix);
-        let of = |center| ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
-        let (planes, histogram, plan) = match &matrix.form {
-            Form::Floats => return None,
+        let count = |center| ecq_format::encode::histogram(&levels, matrix.rows, matrix.cols, center);
+        match &matrix.form {
+            Form::Floats => None,
             Form::Blocks(block) => {
                 let planes = block.planes(matrix.bytes).expect("whole blocks, whose length was checked");
-                let histogram = of(block.center());
+                let histogram = count(block.center());
                 let plan = Plan::cheapest(&histogram, 0..=8)?;
-                (planes, histogram, plan)
+                let (scheme, values) = (block.scheme(), block.values());
+                Some(Self { levels, scheme, values, plan, histogram, planes })
             }
-            Form::Packed(packed) => {
-                if !packed.is_exact() {
-                    return None;
-                }
-                let histogram = of(packed.center());
+            Form::Packed(packed) if packed.is_exact() => {
+                let histogram = count(packed.center());
                 let plan = packed.plan(&histogram)?;
-                (packed.planes().to_vec(), histogram, plan)
+                let (scheme, values) = (packed.scheme(), packed.values());
+                Some(Self { levels, scheme, values, plan, histogram, planes: packed.planes().to_vec() })
             }
-        };
-        Some(Self { levels, plan, histogram, planes })
-    }
-
-    /// The scheme's name in files.
-    pub fn scheme(&self) -> &'static str {
-        match &self.levels.0.form {
-            Form::Floats => "",
-            Form::Blocks(block) => block.scheme(),
-            Form::Packed(packed) => packed.scheme(),
-        }
-    }
-
-    /// From level to weight.
-    pub fn values(&self) -> Values {
-        match &self.levels.0.form {
-            Form::Floats => Values::ONE,
-            Form::Blocks(block) => block.values(),
-            Form::Packed(packed) => packed.values(),
+            Form::Packed(_) => None,
         }
     }
 }
@@ -260,9 +245,7 @@ impl Packer {
         match self {
             Self::Blocks(blocks) => blocks.pack(rows, levels, out),
             Self::Packed(grouping, _) => {
-                let shape = (grouping.rows, grouping.cols);
-                let packed = grouping.layout.pack(shape, rows, levels, out);
-                packed.map_err(|e| BlockError::Level { level: e.level, min: 0, max: e.highest })
+                grouping.layout.pack((grouping.rows, grouping.cols), rows, levels, out)
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::ordered::ordered;
 use crate::pattern::Pattern;
 use crate::plan::{Histogram, Plan};
 use crate::predict::Predictor;
-use crate::tile::{Frequencies, TileEncoder, TileEntry, TileInput, count_pairs};
+use crate::tile::{ENTRY_BYTES, Frequencies, TileEncoder, TileEntry, TileInput, count_pairs};
 
 /// Where levels come from.
 ///
@@ -189,6 +189,19 @@ impl<'a> Encoder<'a> {
             }
             _ => Ok(()), // there are as many tiles as there are tiles
         })
+    }
+
+    /// Bytes that tiles, their index and the tables take in a file, all filled up to 8; found by coding all tiles.
+    pub fn count_bytes(&self) -> u64 {
+        let mut tiles = 0;
+        let counted: Result<(), std::convert::Infallible> = self.run(|_, tile, _| {
+            tiles += tile.len();
+            Ok(())
+        });
+        let Ok(()) = counted;
+        let index = ENTRY_BYTES * self.coded.tiles() as usize;
+        let parts = [tiles, index, self.freqs.to_bytes().len()];
+        parts.iter().map(|n| n.next_multiple_of(8) as u64).sum()
     }
 }
 

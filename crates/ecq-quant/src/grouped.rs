@@ -10,67 +10,82 @@ use crate::rule::Rule;
 use crate::scheme::{Granularity, Scheme};
 use crate::weights::{Weights, map_pieces};
 
+/// Scales (and minima) of groups, as the file will have them.
+struct Fitted {
+    /// Columns of a group.
+    size: usize,
+    /// Of all groups, row by row.
+    scale: Vec<f32>,
+    /// The same; empty without minima.
+    min: Vec<f32>,
+    values: Values,
+    /// Planes of the side data.
+    planes: Vec<Vec<u8>>,
+}
+
+impl Fitted {
+    /// `fit` gives scale and minimum from a group's smallest and largest weight; those of the tensor are `range`. `affine`
+    /// says that groups have minima.
+    ///
+    /// One scale for the tensor is a number of the directory; others are binary16 numbers times a power of two that brings
+    /// them all into range.
+    fn new(
+        weights: &dyn Weights,
+        granularity: Granularity,
+        range: (f32, f32),
+        affine: bool,
+        fit: impl Fn(f32, f32) -> (f32, f32) + Sync,
+    ) -> Self {
+        let cols = weights.cols();
+        let Some(size) = granularity.columns(cols as u64) else {
+            let (step, offset) = fit(range.0, range.1);
+            let values = Values { step: step.into(), offset: offset.into(), ..Values::ONE };
+            let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
+            return Self { size: cols, scale: vec![step; weights.rows()], min, values, planes: Vec::new() };
+        };
+        let pieces = map_pieces(weights, |_, w| {
+            let groups = w.chunks_exact(cols).flat_map(|row| row.chunks(size as usize));
+            groups.map(bounds).map(|(low, high, _)| fit(low, high)).collect::<Vec<_>>()
+        });
+        let fits = pieces.concat();
+        let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
+        let step =
+            if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
+        let mut planes = Vec::new();
+        let mut stored = |number: fn(&(f32, f32)) -> f32| -> Vec<f32> {
+            let halves = fits.iter().map(|fit| f16::from_f32(number(fit) / step));
+            planes.extend(planes_of(halves.clone().map(|h| h.to_bits().to_be_bytes())));
+            halves.map(|h| h.to_f32() * step).collect()
+        };
+        let scale = stored(|fit| fit.0);
+        let min = if affine { stored(|fit| fit.1) } else { Vec::new() };
+        let values = Values { step: step.into(), scales: Scales::Group { size, min: affine }, ..Values::ONE };
+        Self { size: size as usize, scale, min, values, planes }
+    }
+}
+
 /// Levels from `levels.0` to `levels.1`. `range` is that of the weights; `affine` says that groups have minima.
 pub(crate) fn grouped<'a>(
     scheme: Scheme,
     weights: &'a dyn Weights,
     granularity: Granularity,
     range: (f32, f32),
-    levels: (i32, i32),
+    (lowest, highest): (i32, i32),
     affine: bool,
 ) -> Result<Quantized<'a>, Error> {
-    let fit = |low: f32, high: f32| -> (f32, f32) {
+    let fit = |low: f32, high: f32| {
         if affine {
             // halves first: the difference of two finite weights can overflow
             ((high / 15.0 - low / 15.0).max(0.0), low)
         } else {
-            (high.max(-low) / levels.1 as f32, 0.0)
+            (high.max(-low) / highest as f32, 0.0)
         }
     };
+    let Fitted { size, scale, min, values, planes } = Fitted::new(weights, granularity, range, affine, fit);
     // the middle of 16 unsigned levels folds without loss, and so does the zero of signed ones
     let center = if affine { 8 } else { 0 };
-    let (lowest, highest) = levels;
-    let Some(size) = granularity.columns(weights.cols() as u64) else {
-        let (step, offset) = fit(range.0, range.1);
-        let values = Values { step: step.into(), offset: offset.into(), ..Values::ONE };
-        let min = if affine { vec![offset; weights.rows()] } else { Vec::new() };
-        let (size, scale) = (weights.cols(), vec![step; weights.rows()]);
-        let rule = Rule::Grouped { size, scale, min, lowest, highest };
-        return Quantized::build(scheme, weights, values, rule, Vec::new(), center);
-    };
-    let size = size as usize;
-    let pieces = map_pieces(weights, |_, w| {
-        let groups = w.chunks_exact(weights.cols()).flat_map(|row| row.chunks(size));
-        groups.map(bounds).map(|(low, high, _)| fit(low, high)).collect::<Vec<_>>()
-    });
-    let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
-    let (step, planes, mut stored) = halves(&fits, affine);
-    let min = if affine { stored.pop().unwrap_or_default() } else { Vec::new() };
-    let scale = stored.pop().unwrap_or_default();
-    let scales = Scales::Group { size: size as u64, min: affine };
-    let values = Values { step: step.into(), scales, ..Values::ONE };
-    Quantized::build(
-        scheme,
-        weights,
-        values,
-        Rule::Grouped { size, scale, min, lowest, highest },
-        planes,
-        center,
-    )
-}
-
-/// Scales (and minima) as binary16 numbers times a power of two that brings them all into range: that power, the planes of
-/// their bytes, and what they became.
-fn halves(fits: &[(f32, f32)], affine: bool) -> (f32, Vec<Vec<u8>>, Vec<Vec<f32>>) {
-    let largest = fits.iter().fold(0f32, |a, &(s, m)| a.max(s).max(m.abs()));
-    let step = if largest > 0.0 { (largest.log2().ceil() - 14.0).clamp(-120.0, 120.0).exp2() } else { 1.0 };
-    let (mut planes, mut stored) = (Vec::new(), Vec::new());
-    for param in 0..1 + usize::from(affine) {
-        let halves = fits.iter().map(|&(s, m)| f16::from_f32(if param == 0 { s } else { m } / step));
-        planes.extend(planes_of(halves.clone().map(|h| h.to_bits().to_be_bytes())));
-        stored.push(halves.map(|h| h.to_f32() * step).collect());
-    }
-    (step, planes, stored)
+    let rule = Rule::Grouped { size, scale, min, lowest, highest };
+    Quantized::build(scheme, weights, values, rule, planes, center)
 }
 
 /// The values of NF4: quantiles of the normal distribution, scaled to -1..=1, with a zero among them (Dettmers et al. 2023,
@@ -94,31 +109,16 @@ pub const NF4: [f32; 16] = [
     1.0,
 ];
 
-/// Each group's largest magnitude is its scale, and weights go to the nearest value of a codebook times that.
-pub(crate) fn listed<'a>(
+/// Each group's largest magnitude is its scale, and weights go to the nearest value of [`NF4`] times that.
+pub(crate) fn nf4<'a>(
     scheme: Scheme,
     weights: &'a dyn Weights,
     granularity: Granularity,
     range: (f32, f32),
-    book: [f32; 16],
 ) -> Result<Quantized<'a>, Error> {
-    let cols = weights.cols();
-    let codebook = Some(Codebook(book));
-    let thresholds = std::array::from_fn(|i| (book[i] + book[i + 1]) / 2.0);
-    let Some(size) = granularity.columns(cols as u64) else {
-        let step = range.1.max(-range.0);
-        let rule = Rule::Listed { size: cols, scale: vec![step; weights.rows()], thresholds };
-        let values = Values { step: step.into(), codebook, ..Values::ONE };
-        return Quantized::build(scheme, weights, values, rule, Vec::new(), 0);
-    };
-    let pieces = map_pieces(weights, |_, w| {
-        let groups = w.chunks_exact(cols).flat_map(|row| row.chunks(size as usize));
-        groups.map(bounds).map(|(low, high, _)| (high.max(-low), 0.0)).collect::<Vec<_>>()
-    });
-    let fits: Vec<(f32, f32)> = pieces.into_iter().flatten().collect();
-    let (step, planes, mut stored) = halves(&fits, false);
-    let rule = Rule::Listed { size: size as usize, scale: stored.pop().unwrap_or_default(), thresholds };
-    let values =
-        Values { step: step.into(), scales: Scales::Group { size, min: false }, codebook, ..Values::ONE };
-    Quantized::build(scheme, weights, values, rule, planes, 0)
+    let fit = |low: f32, high: f32| (high.max(-low), 0.0);
+    let Fitted { size, scale, values, planes, .. } = Fitted::new(weights, granularity, range, false, fit);
+    let thresholds = std::array::from_fn(|i| (NF4[i] + NF4[i + 1]) / 2.0);
+    let values = Values { codebook: Some(Codebook(NF4)), ..values };
+    Quantized::build(scheme, weights, values, Rule::Listed { size, scale, thresholds }, planes, 0)
 }

@@ -1,7 +1,9 @@
 //! Scales and minima of groups of columns, in whatever form a file has them, as f32.
 
 use ecq_format::directory::{Min, NumberFormat, Scales};
-use half::f16;
+use ecq_format::pattern::FloatFormat;
+
+use crate::values::from_bits;
 
 /// s and m of every group of a matrix.
 pub struct Groups {
@@ -87,8 +89,8 @@ impl Groups {
 fn numbers(format: NumberFormat, planes: &[Vec<u8>]) -> Vec<f32> {
     let halves = |i: usize| planes[i].iter().zip(&planes[i + 1]).map(|(&h, &l)| u16::from_be_bytes([h, l]));
     match format {
-        NumberFormat::F16 => halves(0).map(|bits| f16::from_bits(bits).to_f32()).collect(),
-        NumberFormat::Bf16 => halves(0).map(|bits| f32::from_bits(u32::from(bits) << 16)).collect(),
+        NumberFormat::F16 => halves(0).map(|bits| from_bits(FloatFormat::F16, bits)).collect(),
+        NumberFormat::Bf16 => halves(0).map(|bits| from_bits(FloatFormat::Bf16, bits)).collect(),
         NumberFormat::F32 => {
             let all = halves(0).zip(halves(2));
             all.map(|(high, low)| f32::from_bits(u32::from(high) << 16 | u32::from(low))).collect()
@@ -104,6 +106,7 @@ pub fn planes_of<const BYTES: usize>(numbers: impl Iterator<Item = [u8; BYTES]> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::f16;
 
     fn halves(values: &[f32]) -> Vec<Vec<u8>> {
         planes_of(values.iter().map(|&v| f16::from_f32(v).to_bits().to_be_bytes()))

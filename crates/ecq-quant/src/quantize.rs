@@ -11,7 +11,7 @@ use ecq_format::side::Side;
 use multiversion::multiversion;
 
 use crate::Error;
-use crate::grouped::{NF4, grouped, listed};
+use crate::grouped::{grouped, nf4};
 use crate::native::native;
 use crate::rule::Rule;
 use crate::scheme::{Prediction, Scheme};
@@ -43,7 +43,7 @@ impl<'a> Quantized<'a> {
             Scheme::Ecq { .. } | Scheme::Uniform { .. } => native(scheme, weights, profile, range),
             Scheme::Affine4(g) => grouped(scheme, weights, g, range, (0, 15), true),
             Scheme::Absmax4(g) => grouped(scheme, weights, g, range, (-7, 7), false),
-            Scheme::Nf4(g) => listed(scheme, weights, g, range, NF4),
+            Scheme::Nf4(g) => nf4(scheme, weights, g, range),
             Scheme::Int8(g) => grouped(scheme, weights, g, range, (-127, 127), false),
             Scheme::Int8Predicted(g, prediction) => {
                 let plain = grouped(scheme, weights, g, range, (-127, 127), false)?;
@@ -157,16 +157,8 @@ impl<'a> Quantized<'a> {
     pub fn coded_bits(&self, profile: Profile) -> Result<f64, Error> {
         let shape = [self.weights.rows() as u64, self.weights.cols() as u64];
         let encoder = self.encoder(&shape, profile)?;
-        let mut bytes = 0;
-        let counted: Result<(), std::convert::Infallible> = encoder.run(|_, tile, _| {
-            bytes += tile.len();
-            Ok(())
-        });
-        let Ok(()) = counted;
-        let side = Side::new(&self.planes).bytes();
-        let index = ecq_format::tile::ENTRY_BYTES * encoder.coded().tiles() as usize;
-        let parts = [bytes, index, encoder.frequencies().to_bytes().len(), side];
-        Ok(8.0 * parts.iter().map(|n| n.next_multiple_of(8)).sum::<usize>() as f64)
+        let side = Side::new(&self.planes).bytes().next_multiple_of(8) as u64;
+        Ok(8.0 * (encoder.count_bytes() + side) as f64)
     }
 
     /// What turns the levels into weights.

@@ -145,11 +145,15 @@ impl Scheme {
             Self::Ecq { bits, .. } | Self::Uniform { bits } if !BITS.contains(&bits) => {
                 Err(Error::Rate(bits))
             }
-            Self::Affine4(Granularity::Group(0))
-            | Self::Absmax4(Granularity::Group(0))
-            | Self::Nf4(Granularity::Group(0))
-            | Self::Int8(Granularity::Group(0))
-            | Self::Int8Predicted(Granularity::Group(0), _) => Err(Error::Group),
+            Self::Affine4(g)
+            | Self::Absmax4(g)
+            | Self::Nf4(g)
+            | Self::Int8(g)
+            | Self::Int8Predicted(g, _)
+                if g == Granularity::Group(0) =>
+            {
+                Err(Error::Group)
+            }
             _ => Ok(()),
         }
     }

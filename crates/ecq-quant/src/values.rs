@@ -87,12 +87,8 @@ impl Dequantizer {
         made
     }
 
-    pub(crate) fn with(
-        values: &Values,
-        center: i32,
-        (rows, cols): (usize, usize),
-        planes: &[Vec<u8>],
-    ) -> Self {
+    /// For levels that fold at `center` in a matrix of `(rows, cols)`, and the planes that the values call for.
+    pub fn with(values: &Values, center: i32, (rows, cols): (usize, usize), planes: &[Vec<u8>]) -> Self {
         let scales = match values.scales {
             Scales::None => Table::None,
             Scales::RowColumn { row, column } => {

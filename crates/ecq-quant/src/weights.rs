@@ -41,11 +41,9 @@ impl Weights for Dense<'_> {
     }
 }
 
-/// Runs `each(rows, weights)` over pieces of about 64 K weights, in parallel; results in row order.
-pub(crate) fn map_pieces<T: Send>(
-    weights: &dyn Weights,
-    each: impl Fn(Range<usize>, &[f32]) -> T + Sync,
-) -> Vec<T> {
+/// Runs `each(rows, weights)` over pieces of about 64 K weights, in parallel; results in row order. `weights` has the rows of the range
+/// `rows`, one after another.
+pub fn map_pieces<T: Send>(weights: &dyn Weights, each: impl Fn(Range<usize>, &[f32]) -> T + Sync) -> Vec<T> {
     let (rows, cols) = (weights.rows(), weights.cols());
     let height = (1usize << 16).div_ceil(cols.max(1));
     (0..rows.div_ceil(height))

@@ -7,6 +7,7 @@ use ecq_convert::analyze::schemes::COMMON;
 use ecq_convert::analyze::{Analysis, Pooled};
 
 use super::{Report, count, lossless, prediction, svg, tensors, tokens, verdict};
+use crate::output::sqnr;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -147,10 +148,10 @@ fn schemes(page: &mut String, pooled: &Pooled) {
         let class = if s.scheme.starts_with("ecq") { " class=\"ecq\"" } else { "" };
         let _ = write!(page, "<tr{class}><th>{}</th>", escaped(&s.scheme));
         let rates = [s.stored_bits, s.bits, s.entropy, s.scale_bits].map(|n| cell(Some(n), 3));
-        let sqnr = s.sqnr_db.map_or("<td>exact</td>".into(), |d| format!("<td>{d:.2}</td>"));
+        let sqnr = sqnr(s.sqnr_db);
         let [bits, saved] = [s.ecq_bits, s.bits_saved].map(|n| cell(n, 3));
         let [db, gained] = [s.ecq_sqnr_db, s.db_gained].map(|n| cell(n, 2));
-        let _ = writeln!(page, "{}{sqnr}{bits}{saved}{db}{gained}</tr>", rates.concat());
+        let _ = writeln!(page, "{}<td>{sqnr}</td>{bits}{saved}{db}{gained}</tr>", rates.concat());
     }
     page.push_str(
         "</tbody></table></div>\n<p class=\"note\">Bits are per weight. Coded: with scales, tables, tile index and start \
@@ -187,10 +188,10 @@ fn project(page: &mut String, p: &Projection) {
         heads(&["weights held as", "bits a weight", "MB a token", "tokens/s (projection)", "SQNR dB"])
     );
     for row in &p.rows {
-        let sqnr = row.sqnr_db.map_or("<td>exact</td>".into(), |d| format!("<td>{d:.2}</td>"));
+        let sqnr = sqnr(row.sqnr_db);
         let _ = writeln!(
             page,
-            "<tr><th>{}</th><td>{:.3}</td><td>{:.2}</td><td>{}</td>{sqnr}</tr>",
+            "<tr><th>{}</th><td>{:.3}</td><td>{:.2}</td><td>{}</td><td>{sqnr}</td></tr>",
             escaped(&row.way),
             row.bits,
             row.bytes_per_token / 1e6,

@@ -7,7 +7,7 @@ use ecq_convert::analyze::{Analysis, TensorAnalysis};
 
 use super::html::{cell, escaped, heads};
 use super::{count, svg};
-use crate::output::shape;
+use crate::output::{shape, sqnr};
 
 /// A row for each tensor.
 pub fn table(page: &mut String, a: &Analysis) {
@@ -117,10 +117,10 @@ fn schemes(page: &mut String, t: &TensorAnalysis) {
     page.push_str(&heads(&["scheme", "coded bits", "entropy", "SQNR dB", "max error", "ecq bits", "ecq dB"]));
     page.push_str("<tbody>");
     for s in &t.schemes {
-        let sqnr = s.sqnr_db.map_or("<td>exact</td>".into(), |d| format!("<td>{d:.2}</td>"));
+        let sqnr = sqnr(s.sqnr_db);
         let _ = write!(
             page,
-            "<tr><th>{}</th>{}{}{sqnr}<td>{:.1e}</td>{}{}</tr>",
+            "<tr><th>{}</th>{}{}<td>{sqnr}</td><td>{:.1e}</td>{}{}</tr>",
             escaped(&s.scheme),
             cell(Some(s.bits), 3),
             cell(Some(s.entropy), 3),

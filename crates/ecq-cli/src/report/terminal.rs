@@ -9,7 +9,7 @@ use ecq_convert::analyze::projection::Projection;
 use ecq_convert::analyze::schemes::COMMON;
 
 use super::{Kind, Report, count, kinds, lossless, prediction, tokens, verdict};
-use crate::output::clean;
+use crate::output::{clean, sqnr};
 
 /// Kinds of tensors that are listed; files and JSON have all.
 const LISTED: usize = 12;
@@ -60,7 +60,7 @@ fn schemes(out: &mut impl Write, pooled: &Pooled) -> Result<()> {
             "{:<16} {:>7.3} {:>7.3} {:>7.3} {scales:>7}",
             s.scheme, s.stored_bits, s.bits, s.entropy
         )?;
-        let sqnr = s.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
+        let sqnr = sqnr(s.sqnr_db);
         write!(out, "   {sqnr:>7}")?;
         if s.ecq_bits.is_some() {
             let [bits, saved] = [s.ecq_bits, s.bits_saved].map(|x| optional(x, 3));
@@ -157,7 +157,7 @@ fn project(out: &mut impl Write, p: &Projection) -> Result<()> {
         "weights held as", "bits a weight", "MB a token", "tokens/s", "SQNR dB"
     )?;
     for row in &p.rows {
-        let sqnr = row.sqnr_db.map_or("exact".into(), |d| format!("{d:.2}"));
+        let sqnr = sqnr(row.sqnr_db);
         let (mb, tokens) = (row.bytes_per_token / 1e6, tokens(row.tokens_per_second));
         writeln!(out, "{:<24} {:>13.3} {mb:>13.2} {tokens:>10} {sqnr:>9}", row.way, row.bits)?;
     }

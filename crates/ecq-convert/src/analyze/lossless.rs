@@ -8,9 +8,7 @@ use ecq_format::encode::{Encoder, Profile};
 use ecq_format::pattern::{self, FloatFormat};
 use ecq_format::plan::entropy;
 use ecq_format::side;
-use ecq_format::tile::ENTRY_BYTES;
 use ecq_quant::Error;
-use ecq_quant::measure::Distortion;
 use ecq_quant::weights::Weights;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -72,26 +70,13 @@ pub struct NumberAnalysis {
     pub entropy: f64,
 }
 
-/// Bits of tiles, index and table of an encoder.
-fn coded_bits(encoder: &Encoder<'_>) -> f64 {
-    let mut bytes = 0;
-    let counted: Result<(), std::convert::Infallible> = encoder.run(|_, tile, _| {
-        bytes += tile.len();
-        Ok(())
-    });
-    let Ok(()) = counted;
-    let index = ENTRY_BYTES * encoder.coded().tiles() as usize;
-    let parts = [bytes, index, encoder.frequencies().to_bytes().len()];
-    8.0 * parts.iter().map(|n| n.next_multiple_of(8)).sum::<usize>() as f64
-}
-
 /// A tensor of floats that lossless coding takes; `None` for others.
 pub(super) fn floats(matrix: &SourceMatrix<'_>) -> Result<Option<(FloatAnalysis, SchemeAnalysis)>, Error> {
     let planned = matrix.floats().and_then(|(f, b)| Some((f, pattern::plan(f, b, matrix.cols())?, b)));
     let Some((format, (pattern, plan), bytes)) = planned else { return Ok(None) };
     let shape = [matrix.rows() as u64, matrix.cols() as u64];
     let encoder = Encoder::floats(LOSSLESS, &shape, Profile::Cpu, &plan, pattern, bytes);
-    let bits = coded_bits(&encoder.map_err(Error::Unstorable)?);
+    let bits = 8.0 * encoder.map_err(Error::Unstorable)?.count_bytes() as f64;
     let weights = shape[0] * shape[1];
     let (exponent_entropy, rest_entropy) = float_entropies(format, bytes);
     let n = weights as f64;
@@ -144,12 +129,12 @@ pub(super) fn blocks(
 ) -> Result<Option<(BlockAnalysis, SchemeAnalysis)>, Error> {
     let Some(blocks) = BlockTensor::new(matrix) else { return Ok(None) };
     let shape = [matrix.rows() as u64, matrix.cols() as u64];
-    let encoder = Encoder::new(blocks.scheme(), &shape, blocks.values(), Profile::Cpu, &blocks.plan, &blocks);
-    let level_bits = coded_bits(&encoder.map_err(Error::Unstorable)?);
+    let encoder = Encoder::new(blocks.scheme, &shape, blocks.values, Profile::Cpu, &blocks.plan, &blocks);
+    let level_bits = 8.0 * encoder.map_err(Error::Unstorable)?.count_bytes() as f64;
     let side_bits = 8.0 * side::encode(&blocks.planes).len().next_multiple_of(8) as f64;
     let weights = shape[0] * shape[1];
     let n = weights as f64;
-    let numbers = numbers(&blocks.values().scales, &blocks.planes);
+    let numbers = numbers(&blocks.values.scales, &blocks.planes);
     let number_count = numbers.iter().map(|x| x.count).sum::<u64>();
     let entropy = numbers.iter().map(|x| x.entropy * x.count as f64).sum::<f64>();
     let each = number_count.max(1) as f64;
@@ -170,7 +155,6 @@ pub(super) fn blocks(
         stored: source_bits * n,
         scales: side_bits,
         escapes: blocks.plan.escapes,
-        distortion: Distortion::default(),
         ..Sum::default()
     };
     Ok(Some((made, SchemeAnalysis::new(LOSSLESS.into(), sum, Some(&blocks.histogram)))))

@@ -20,6 +20,7 @@ use serde::Serialize;
 pub use tensor::TensorAnalysis;
 
 use crate::progress::step;
+use crate::rates::share::quantize_error;
 use crate::source::Source;
 use crate::source::packed::Role;
 use crate::tensors::SourceMatrix;
@@ -143,11 +144,7 @@ pub fn analyze(
         };
         let made = TensorAnalysis::new(tensor, &matrix, &advance).map_err(|stop| match stop {
             Stop::Asked(error) => error,
-            Stop::Quantize(why) => Error::Quantize {
-                path: source.files()[tensor.file].path.clone(),
-                tensor: tensor.name.clone(),
-                why,
-            },
+            Stop::Quantize(why) => quantize_error(source, tensor)(why),
         })?;
         tensors.push(made);
         step(progress, tensor.len.saturating_sub(advanced.into_inner()))?;

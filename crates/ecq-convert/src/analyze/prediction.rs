@@ -5,11 +5,10 @@
 
 use ecq_format::encode::Levels;
 use ecq_format::plan::entropy;
+use ecq_format::predict::BLOCK;
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// Rows and columns of a block.
-const BLOCK: usize = 256;
 const KINDS: usize = 4;
 
 /// Order-0 entropies of 8-bit levels and of what predictors leave of them, in bits a weight.

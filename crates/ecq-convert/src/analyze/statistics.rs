@@ -1,9 +1,6 @@
 //! How the weights of a tensor are distributed.
 
-use std::ops::Range;
-
-use ecq_quant::weights::Weights;
-use rayon::prelude::*;
+use ecq_quant::weights::{Weights, map_pieces};
 use serde::Serialize;
 
 /// Bars of a histogram of weights, over [`REACH`] rms to either side of zero.
@@ -64,14 +61,14 @@ impl Statistics {
     pub(super) fn of(weights: &dyn Weights) -> Self {
         let n = (weights.rows() * weights.cols()) as f64;
         let moments =
-            pieces(weights, |_, w| Moments::of(w)).into_iter().fold(Moments::default(), Moments::and);
+            map_pieces(weights, |_, w| Moments::of(w)).into_iter().fold(Moments::default(), Moments::and);
         let [m1, m2, m3, m4] = moments.powers.map(|sum| sum / n);
         let (mean, rms) = (m1, m2.sqrt());
         let variance = m2 - mean * mean;
         let fourth = m4 - 4.0 * mean * m3 + 6.0 * mean * mean * m2 - 3.0 * mean.powi(4);
         // where rounding is all that is left there is no spread to speak of
         let spread = variance > 1e-12 * m2;
-        let counts = pieces(weights, |_, w| count(w, rms));
+        let counts = map_pieces(weights, |_, w| count(w, rms));
         let total = counts.into_iter().fold([0u64; BARS + 1], |mut a, b| {
             a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
             a
@@ -101,20 +98,6 @@ fn count(weights: &[f32], rms: f64) -> [u64; BARS + 1] {
         }
     }
     counts
-}
-
-/// Runs `each(rows, weights)` over pieces of about 64 K weights, in parallel; results in row order.
-fn pieces<T: Send>(weights: &dyn Weights, each: impl Fn(Range<usize>, &[f32]) -> T + Sync) -> Vec<T> {
-    let (rows, cols) = (weights.rows(), weights.cols());
-    let height = (1usize << 16).div_ceil(cols.max(1));
-    let all = (0..rows.div_ceil(height)).into_par_iter();
-    let made = all.map_init(Vec::new, |buffer, piece| {
-        let range = piece * height..rows.min((piece + 1) * height);
-        buffer.resize(range.len() * cols, 0.0);
-        weights.fill(range.clone(), buffer);
-        each(range, buffer)
-    });
-    made.collect()
 }
 
 #[cfg(test)]

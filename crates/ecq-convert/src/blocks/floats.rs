@@ -1,6 +1,6 @@
 //! Plain floats.
 
-use ecq_quant::values::from_bits;
+use ecq_quant::values::from_bytes;
 use half::f16;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
@@ -20,16 +20,11 @@ pub fn to_f32(dtype: &SourceType, bytes: &[u8], out: &mut [f32]) -> Result<(), B
                 *out = f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
             }
         }
-        SourceType::BF16 => {
-            for (bytes, out) in bytes.chunks_exact(2).zip(out) {
-                *out = f32::from_bits(u32::from(u16::from_le_bytes([bytes[0], bytes[1]])) << 16);
-            }
-        }
         SourceType::F16 => f16_to_f32(bytes, out),
         other => {
             let format =
                 other.pattern_format().ok_or_else(|| BlockError::NotFloat(other.name().to_owned()))?;
-            out.iter_mut().zip(bytes).for_each(|(out, &b)| *out = from_bits(format, b.into()));
+            from_bytes(format, bytes, out);
         }
     }
     Ok(())

@@ -92,9 +92,9 @@ impl Shares {
         Ok(Self { candidates, row_scales, column_scales })
     }
 
-    /// Weights of the tensors from the `first` of the source on.
-    pub fn weights(&self, first: usize) -> u64 {
-        self.from(first).map(|c| c.curve.weights()).sum()
+    /// Weights of all tensors that share.
+    fn weights(&self) -> u64 {
+        self.candidates.iter().map(|c| c.curve.weights()).sum()
     }
 
     /// Whether a tensor of the source shares.
@@ -115,20 +115,21 @@ impl Shares {
     /// What the tensor `index` of the source gets if those from it on together take so many bytes. `None` if it does not
     /// share.
     pub fn within(&self, index: usize, bytes: u64) -> Option<Choice> {
-        let multiplier = search(|m| self.from(index).map(|c| c.total(m)).sum::<f64>() - 8.0 * bytes as f64);
-        self.choice(index, multiplier)
+        self.choice(index, self.meeting(index, 8.0 * bytes as f64))
+    }
+
+    /// The multiplier at which the tensors from the `first` on together take so many bits.
+    fn meeting(&self, first: usize, bits: f64) -> f64 {
+        search(|m| self.from(first).map(|c| c.total(m)).sum::<f64>() - bits)
     }
 
     /// The multiplier at which all tensors meet a rate or a ratio.
     pub fn multiplier(&self, target: Target) -> f64 {
-        let all = || self.candidates.iter();
         match target {
-            Target::Size(bytes) => search(|m| all().map(|c| c.total(m)).sum::<f64>() - 8.0 * bytes as f64),
-            Target::Bits(bits) => {
-                let weights = self.weights(0) as f64;
-                search(|m| all().map(|c| c.total(m)).sum::<f64>() - bits * weights)
-            }
+            Target::Size(bytes) => self.meeting(0, 8.0 * bytes as f64),
+            Target::Bits(bits) => self.meeting(0, bits * self.weights() as f64),
             Target::Sqnr(db) => {
+                let all = || self.candidates.iter();
                 let noise = all().map(|c| c.curve.signal()).sum::<f64>() / 10f64.powf(db / 10.0);
                 // more bits, less error
                 search(|m| noise - all().map(|c| c.error(m)).sum::<f64>())

@@ -279,8 +279,7 @@ impl Source {
         if self.kind == SourceKind::Gguf {
             self.notes = unread(&self.tensors);
         } else {
-            self.joined = packed::join(&self.files, &self.tensors, folder, texts);
-            self.notes = self.joined.notes().to_vec();
+            (self.joined, self.notes) = packed::join(&self.files, &self.tensors, folder, texts);
         }
     }
 

@@ -19,20 +19,20 @@ const MAX_STATE: u64 = 1 << 16;
 /// Most groups that a map of columns can name.
 const MAX_MAPPED: u64 = 1 << 16;
 
-/// Finds all packed tensors of a source and joins those that it can.
+/// Finds all packed tensors of a source and joins those that it can; remarks say what is kept as it is, and why.
 pub(in crate::source) fn join(
     files: &[SourceFile],
     tensors: &[SourceTensor],
     folder: &Path,
     texts: &[Texts],
-) -> Joined {
+) -> (Joined, Vec<String>) {
     let by_name: HashMap<&str, usize> =
         tensors.iter().enumerate().map(|(i, t)| (t.name.as_str(), i)).collect();
     let mut finder = Finder { files, tensors, by_name, metadata: Metadata::default() };
     let families = finder.families();
     let mut joined = Joined::default();
     if families.is_empty() {
-        return joined;
+        return (joined, Vec::new());
     }
     finder.metadata = Metadata::read(folder, texts);
     let mut kept: BTreeMap<String, Vec<&str>> = BTreeMap::new();
@@ -66,8 +66,7 @@ pub(in crate::source) fn join(
             }
         }
     }
-    joined.notes = kept.iter().map(|(why, names)| note(why, names)).collect();
-    joined
+    (joined, kept.iter().map(|(why, names)| note(why, names)).collect())
 }
 
 fn note(why: &str, names: &[&str]) -> String {

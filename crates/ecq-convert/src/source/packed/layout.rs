@@ -11,6 +11,8 @@
 
 use std::ops::Range;
 
+use crate::blocks::BlockError;
+
 /// Output, of the eight in a word of AWQ, that the nibble at this place belongs to.
 pub(super) const AWQ_ORDER: [usize; 8] = [0, 2, 4, 6, 1, 3, 5, 7];
 
@@ -42,16 +44,6 @@ const ALL: [(Layout, &str); 5] = [
     (Layout::Awq4, "awq-4"),
     (Layout::Nf4, "nf4"),
 ];
-
-/// A level that does not fit its bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("level {level} is outside 0 to {highest}")]
-pub struct LevelError {
-    /// The level.
-    pub level: i32,
-    /// The highest that fits.
-    pub highest: i32,
-}
 
 /// The words of some rows of a transposed tensor: `count` runs of `words` neighbouring words, `stride` words apart.
 struct Band {
@@ -164,16 +156,19 @@ impl Layout {
     }
 
     /// Packs levels of whole rows over `out`: the bytes of the rows; of a transposed tensor what [`Self::place`] takes.
+    ///
+    /// # Errors
+    /// [`BlockError::Level`].
     pub fn pack(
         self,
         shape: (usize, usize),
         rows: Range<usize>,
         levels: &[i32],
         out: &mut Vec<u8>,
-    ) -> Result<(), LevelError> {
+    ) -> Result<(), BlockError> {
         let highest = self.highest();
         if let Some(&level) = levels.iter().find(|&&q| !(0..=highest).contains(&q)) {
-            return Err(LevelError { level, highest });
+            return Err(BlockError::Level { level, min: 0, max: highest });
         }
         out.clear();
         match self {
@@ -294,7 +289,7 @@ mod tests {
                 let mut levels = vec![0; 8 * 16];
                 levels[77] = level;
                 let refused = layout.pack((8, 16), 0..8, &levels, &mut Vec::new());
-                assert_eq!(refused, Err(LevelError { level, highest: layout.highest() }));
+                assert_eq!(refused, Err(BlockError::Level { level, min: 0, max: layout.highest() }));
             }
         }
     }

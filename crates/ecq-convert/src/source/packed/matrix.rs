@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::{Codec, Coded, Values};
+use ecq_format::directory::Values;
 use ecq_format::encode::Levels;
 use ecq_format::levels::Split;
 use ecq_format::plan::{Histogram, Plan};
@@ -28,21 +28,8 @@ impl<'a> PackedMatrix<'a> {
         let grouping = packed.grouping;
         let parts: Vec<&[u8]> = packed.parts.iter().map(|&i| source.data(&source.tensors()[i])).collect();
         let planes = grouping.planes(&parts);
-        let (rows, cols) = (grouping.rows as u64, grouping.cols as u64);
-        // as it will be coded, but for what weights do not depend on
-        let coded = Coded {
-            scheme: grouping.layout.scheme().into(),
-            rows,
-            cols,
-            tile_rows: 1,
-            codec: Codec::BytePairs,
-            raw_bits: 0,
-            center: 0,
-            values: packed.values,
-            pattern: None,
-            predictor: None,
-        };
-        let dequantizer = Dequantizer::new(&coded, &planes);
+        let shape = (grouping.rows, grouping.cols);
+        let dequantizer = Dequantizer::with(&packed.values, 0, shape, &planes);
         Self { grouping, values: packed.values, bytes: source.data(tensor), parts, planes, dequantizer }
     }
 

@@ -26,14 +26,9 @@ pub(in crate::source) type Texts = HashMap<String, String>;
 /// All that is known.
 #[derive(Debug, Default)]
 pub(super) struct Metadata {
-    mlx: Option<Mlx>,
+    /// MLX: what holds for all layers, and what for single ones.
+    mlx: Option<Map<String, Value>>,
     words: Option<Result<Words, String>>,
-}
-
-/// MLX: what holds for all layers, and what for single ones.
-#[derive(Debug)]
-struct Mlx {
-    all: Map<String, Value>,
 }
 
 /// A layer of MLX.
@@ -65,7 +60,7 @@ impl Metadata {
         let mut found = Self::default();
         if let Some(config) = read_json::<Config>(&folder.join("config.json")) {
             if let Some(Value::Object(all)) = config.quantization {
-                found.mlx = Some(Mlx { all });
+                found.mlx = Some(all);
             }
             // MLX writes its own settings under this name, too, without a method
             found.words = config.quantization_config.as_ref().and_then(|c| words(c.as_object()?, None));
@@ -93,7 +88,7 @@ impl Metadata {
 
     /// How MLX packed a layer; the error is a reason to leave it as it is.
     pub(super) fn mlx(&self, layer: &str) -> Result<MlxLayer, String> {
-        let Some(Mlx { all }) = &self.mlx else {
+        let Some(all) = &self.mlx else {
             return Err("config.json beside the file has no \"quantization\", which would say how".into());
         };
         let own = match all.get(layer) {
@@ -103,15 +98,15 @@ impl Metadata {
         };
         let get = |key: &str| own.get(key).or_else(|| all.get(key));
         if let Some(mode) = get("mode").filter(|mode| mode.as_str() != Some("affine")) {
-            return Err(format!("mode {} is not affine", short(mode)));
+            return Err(format!("mode {} is not affine", clip(&mode.to_string())));
         }
-        let layout = match get("bits").and_then(integer) {
+        let layout = match get("bits").and_then(Value::as_i64) {
             Some(4) => Layout::Mlx4,
             Some(8) => Layout::Mlx8,
             Some(bits) => return Err(format!("{bits} bits, of 4 and 8 that are known")),
             None => return Err("config.json gives no bits".into()),
         };
-        match get("group_size").and_then(integer).and_then(|size| u64::try_from(size).ok()) {
+        match get("group_size").and_then(Value::as_i64).and_then(|size| u64::try_from(size).ok()) {
             Some(group) if group > 0 => Ok(MlxLayer { layout, group }),
             _ => Err("config.json gives no group_size above 0".into()),
         }
@@ -126,7 +121,7 @@ impl Metadata {
 /// GPTQ's and AWQ's settings. `method` is that of files that do not name one.
 fn words(config: &Map<String, Value>, method: Option<&str>) -> Option<Result<Words, String>> {
     let text = |key: &str| config.get(key).and_then(Value::as_str).map(str::to_lowercase);
-    let number = |keys: [&str; 2]| keys.iter().find_map(|key| config.get(*key)).and_then(integer);
+    let number = |keys: [&str; 2]| keys.iter().find_map(|key| config.get(*key)).and_then(Value::as_i64);
     let method = text("quant_method").or(method.map(str::to_owned))?;
     let group = match number(["group_size", "q_group_size"]) {
         Some(-1) => Ok(None),
@@ -150,14 +145,6 @@ fn words(config: &Map<String, Value>, method: Option<&str>) -> Option<Result<Wor
         ("awq", _, Some(other)) => Err(format!("AWQ of version {:?}, where gemm is known", clip(other))),
         (other, ..) => Err(format!("quant_method {:?}", clip(other))),
     })
-}
-
-fn integer(value: &Value) -> Option<i64> {
-    value.as_i64()
-}
-
-fn short(value: &Value) -> String {
-    clip(&value.to_string())
 }
 
 /// A JSON file; `None` if it is not there, too long or not what is expected.

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use ecq_format::directory::Values;
 
 pub(super) use join::join;
-pub use layout::{Layout, LevelError};
+pub use layout::Layout;
 pub use matrix::PackedMatrix;
 pub(super) use metadata::Texts;
 pub use parts::{Form, Grouping};
@@ -61,7 +61,6 @@ enum Place {
 pub(super) struct Joined {
     all: Vec<Packed>,
     places: HashMap<String, Place>,
-    notes: Vec<String>,
     unexplained: Option<String>,
 }
 
@@ -74,11 +73,6 @@ impl Joined {
             Some(Place::Member) => Role::Member,
             Some(Place::Kept) => Role::Kept,
         }
-    }
-
-    /// What is kept as it is, and why.
-    pub(super) fn notes(&self) -> &[String] {
-        &self.notes
     }
 
     /// A tensor of GPTQ's or AWQ's form, if nothing says how it is packed.
