@@ -11,6 +11,7 @@ use ecq_format::plan::{Histogram, Plan};
 use ecq_format::side::Side;
 use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes};
 use ecq_format::{Dtype, pattern};
+use ecq_quant::measure::Distortion;
 use ecq_quant::quantize::Quantized;
 use ecq_quant::scheme::BITS;
 use ecq_quant::weights::Weights;
@@ -97,7 +98,7 @@ pub fn convert_source(
     check_packed(source, options)?;
     // before any work: the name may be taken
     drop(Writer::create(output, options.overwrite, 0)?);
-    let mut job = Job { source, output, options, progress, table: None, sums: None };
+    let mut job = Job { source, output, options, progress, table: None, sums: None, measured: None };
     let Treatment::Shared(control) = &options.treatment else {
         let fixed = match options.treatment {
             Treatment::Lossy(scheme) => {
@@ -112,8 +113,10 @@ pub fn convert_source(
     let shares = Shares::measure(source, control, &options.rules, options.profile, progress)?;
     // what does not share has a rule, or cannot be coded
     let or_keep = |choice: Option<Choice>| choice.unwrap_or(Choice::Keep);
-    if let Target::Size(limit) = control.target {
-        return job.within(&shares, limit);
+    match control.target {
+        Target::Size(limit) => return job.within(&shares, limit),
+        Target::Sqnr(db) => return job.at_ratio(&shares, db),
+        Target::Bits(_) => {}
     }
     let multiplier = shares.multiplier(control.target);
     Ok(job.write(&mut |index| or_keep(shares.choice(index, multiplier)), &mut |_| ())?.publish()?)
@@ -129,7 +132,13 @@ struct Job<'a> {
     table: Option<(Scheme, Plan)>,
     /// SHA-256 of the source files, once they are known.
     sums: Option<Vec<String>>,
+    /// The errors of what was quantized so far, if they are wanted.
+    measured: Option<RefCell<Distortion>>,
 }
+
+/// How near a ratio of signal to noise must come, in dB, and how often it is tried.
+const RATIO_MET: f64 = 0.1;
+const RATIO_TRIES: u32 = 8;
 
 impl Job<'_> {
     /// The plan for the levels of all tensors together that no rule names.
@@ -144,6 +153,42 @@ impl Job<'_> {
             step(self.progress, 0)?;
         }
         Ok(all.and_then(|all| Plan::cheapest(&all, 0..=8)).map(|plan| (scheme, plan)))
+    }
+
+    /// Writes files until one has its ratio of signal to noise: curves are estimates, and where weights take few values the
+    /// error falls off a cliff that no curve shows. Of ratios that cannot be met the one above is taken, if there is one.
+    fn at_ratio(&mut self, shares: &Shares, db: f64) -> Result<u64> {
+        let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
+        let mut aim = db;
+        for tries in 1.. {
+            let multiplier = shares.multiplier(Target::Sqnr(aim));
+            self.measured = Some(RefCell::default());
+            let choice = |index| shares.choice(index, multiplier);
+            let sealed = self.write(&mut |index| choice(index).unwrap_or(Choice::Keep), &mut |_| ())?;
+            let measured = self.measured.take().unwrap_or_default().into_inner();
+            let reached = if measured.weights == 0 { db } else { measured.sqnr() };
+            tracing::debug!(aim, reached, db, "signal to quantization noise");
+            let met = (reached - db).abs() <= RATIO_MET;
+            // the last try is one whose ratio is enough, if such an aim was found
+            let last = tries > RATIO_TRIES || (tries == RATIO_TRIES && (reached >= db || high.is_infinite()));
+            if met || last {
+                if !met {
+                    tracing::warn!("{reached:.2} dB instead of {db}: these weights have nothing in between");
+                }
+                return Ok(sealed.publish()?);
+            }
+            if reached < db {
+                low = aim
+            } else {
+                high = aim
+            }
+            aim = match (tries + 1 > RATIO_TRIES, low.is_finite() && high.is_finite()) {
+                (true, _) => high,
+                (false, true) => (low + high) / 2.0,
+                (false, false) => aim + (f64::from(tries) * (db - reached)).clamp(-20.0, 20.0),
+            };
+        }
+        unreachable!("the loop ends by its number of tries")
     }
 
     /// Writes files until one has its size.
@@ -296,6 +341,16 @@ impl Job<'_> {
         Ok(())
     }
 
+    /// Adds the error of a tensor that no rule names, if errors are wanted.
+    fn measure(&self, tensor: &SourceTensor, of: impl FnOnce() -> Distortion) {
+        if let Some(measured) =
+            self.measured.as_ref().filter(|_| self.options.rules.of(&tensor.name).is_none())
+        {
+            let own = of();
+            measured.replace_with(|all| all.and(own));
+        }
+    }
+
     /// Codes a tensor if it can be and gains by it.
     fn code(&self, tensor: &SourceTensor, choice: Choice, writer: &mut Writer) -> Result<bool> {
         let matrix = match choice {
@@ -314,7 +369,10 @@ impl Job<'_> {
         let failed = quantize_error(self.source, tensor);
         let scheme = match choice {
             Choice::Keep => return Ok(false),
-            Choice::Lossless => return exact(tensor, &matrix, profile, writer, &failed, go_on),
+            Choice::Lossless => {
+                self.measure(tensor, || Distortion::of(&matrix, |rows, out| matrix.fill(rows, out)));
+                return exact(tensor, &matrix, profile, writer, &failed, go_on);
+            }
             Choice::Scheme(scheme) => scheme,
             Choice::Sqnr(db) => {
                 let curve = Curve::of(&matrix, false, false, profile).map_err(&failed)?;
@@ -326,6 +384,7 @@ impl Job<'_> {
         if let Some((_, plan)) = self.table.as_ref().filter(|table| table.0 == scheme) {
             quantized = quantized.with_table(plan);
         }
+        self.measure(tensor, || Distortion::of_quantized(&matrix, &quantized));
         let encoder = quantized.encoder(matrix.shape(), profile).map_err(&failed)?;
         store(tensor, &matrix, writer, &encoder, quantized.plan().bits, quantized.planes(), go_on)
     }
