@@ -96,6 +96,7 @@ pub fn convert_source(
     refuse_input(source, output)?;
     options.rules.check(source)?;
     check_packed(source, options)?;
+    idle_rules(source, &options.rules);
     // before any work: the name may be taken
     drop(Writer::create(output, options.overwrite, 0)?);
     let mut job = Job { source, output, options, progress, table: None, sums: None, measured: None };
@@ -393,6 +394,20 @@ impl Job<'_> {
 /// A guess of the length of the header.
 fn header_bytes(source: &Source) -> u64 {
     source.tensors().iter().map(|t| 8 * t.name.len() as u64 + 1200).sum::<u64>() + 4096
+}
+
+/// Tells of rules for tensors that cannot be coded at all: norms, other types.
+fn idle_rules(source: &Source, rules: &Rules) {
+    let named = |t: &&SourceTensor| rules.of(&t.name).is_some_and(|choice| choice != Choice::Keep);
+    let idle =
+        |t: &&SourceTensor| SourceMatrix::any(source, t).is_none() && !matches!(source.role(t), Role::Member);
+    let names: Vec<_> = source.tensors().iter().filter(named).filter(idle).map(|t| &t.name).collect();
+    if let Some(first) = names.first() {
+        tracing::warn!(
+            "{} tensors that --tensor names cannot be coded and are stored as they are; the first is '{first}'",
+            names.len()
+        );
+    }
 }
 
 /// Tells which packed tensors are kept; refuses to quantize a model of which nobody knows how it is packed.

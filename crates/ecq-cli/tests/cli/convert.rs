@@ -298,3 +298,16 @@ fn a_packed_folder_is_lossless_unless_a_rate_is_asked_for() {
     let config = std::fs::read_to_string(Path::new(&back).join("config.json")).unwrap();
     assert!(!config.contains("quantization") && config.contains("model_type"), "{config}");
 }
+
+#[test]
+fn a_rule_that_can_do_nothing_is_told() {
+    let folder = Folder::new();
+    let arguments = ["convert", &fixture("tiny.safetensors"), "-o", &folder.at("t.ecq"), "--tensor"];
+    let err = |rule: &str| {
+        let output = run(&[&arguments[..], &[rule, "--force"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    assert!(err("*=4").contains("cannot be coded"));
+    assert_eq!(err("*=keep"), "");
+}
