@@ -404,7 +404,7 @@ fn idle_rules(source: &Source, rules: &Rules) {
     let names: Vec<_> = source.tensors().iter().filter(named).filter(idle).map(|t| &t.name).collect();
     if let Some(first) = names.first() {
         tracing::warn!(
-            "{} tensors that --tensor names cannot be coded and are stored as they are; the first is '{first}'",
+            "--tensor: {} of the tensors named cannot be coded, the first is '{first}'",
             names.len()
         );
     }
