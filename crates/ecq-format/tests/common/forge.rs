@@ -100,6 +100,17 @@ impl Forge {
         self.set(&format!("/tensors/{tensor}/crc"), json!(crc.finalize()));
     }
 
+    /// With some bits of a byte of a tensor's "tiles", "tables" or "side" changed, and checksums that fit again.
+    pub fn changed(&self, tensor: usize, name: &str, part: &str, at: usize, bits: u8) -> Self {
+        let mut lying = self.clone();
+        lying.entry(&format!("{name}#{part}"))[at] ^= bits;
+        match part {
+            "tiles" => lying.checksum_tile(tensor, name),
+            _ => lying.checksum(tensor),
+        }
+        lying
+    }
+
     /// Recomputes the checksum of the only tile of a coded tensor, and what depends on it.
     pub fn checksum_tile(&mut self, tensor: usize, name: &str) {
         let index = &self.data[self.range(&format!("{name}#index"))];
