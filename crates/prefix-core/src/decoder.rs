@@ -34,11 +34,11 @@ pub fn decode_with(
 
 /// A stream on its way.
 pub(crate) struct Run<'a> {
-    /// The word of each lane in which its next bit is, unless all 32 are used.
+    /// The word of each lane in which the bit before the lead's length is that is read next.
     pub(crate) lo: [u32; LANES],
     /// The word of each lane after that.
     pub(crate) hi: [u32; LANES],
-    /// Bits of `lo` that are used.
+    /// Bits of codes that are used since `lo` was taken: the next one is bit `used + LEAD` of the two words.
     pub(crate) used: [u32; LANES],
     pub(crate) words: &'a [[u8; 4]],
     /// Words that are taken.
@@ -63,7 +63,7 @@ impl<'a> Run<'a> {
         }
         let hi = core::array::from_fn(|lane| word(LANES + lane));
         let taken = words.len().min(2 * LANES);
-        Ok(Self { lo, hi, used: [LEAD; LANES], words, taken, turns: blocks.turns(), out })
+        Ok(Self { lo, hi, used: [0; LANES], words, taken, turns: blocks.turns(), out })
     }
 
     /// There is a word for each lane, and one more: the last word is for [`Self::finish`].
@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
         for (lane, symbol) in first.iter_mut().enumerate() {
             let Self { lo, hi, used, .. } = self;
             let (lo, hi, used) = (&mut lo[lane], &mut hi[lane], &mut used[lane]);
-            let mut window = (u64::from(*hi) << 32 | u64::from(*lo)) >> *used;
+            let mut window = (u64::from(*hi) << 32 | u64::from(*lo)) >> (*used + LEAD);
             let bits;
             (*symbol, bits) = table.get(window);
             *used += bits;
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
 
     /// The bits of a lane that are next.
     fn window(&self, lane: usize) -> u64 {
-        (u64::from(self.hi[lane]) << 32 | u64::from(self.lo[lane])) >> self.used[lane]
+        (u64::from(self.hi[lane]) << 32 | u64::from(self.lo[lane])) >> (self.used[lane] + LEAD)
     }
 
     /// Checks where the lanes ended.
@@ -166,8 +166,8 @@ impl<'a> Run<'a> {
         let len = self.words.len();
         for (lane, &stored) in stored.iter().enumerate() {
             // a lane without a word cannot have got beyond its first one; the lead needs none
-            let lead_only = lane >= len && self.used[lane] == LEAD;
-            if self.used[lane] > stored && !lead_only {
+            let lead_only = lane >= len && self.used[lane] == 0;
+            if self.used[lane] + LEAD > stored && !lead_only {
                 return Err(Error::Truncated { lane });
             }
             if self.window(lane) != 0 {
@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
         // the last word holds a bit of a code, if its lane still has it
         let before = if len <= LANES { LEAD } else { 0 };
         match stored[last].checked_sub(32) {
-            Some(start) if self.used[last] <= start + before => Err(Error::TrailingBytes { left: 4 }),
+            Some(start) if self.used[last] + LEAD <= start + before => Err(Error::TrailingBytes { left: 4 }),
             _ => Ok(()),
         }
     }

@@ -16,9 +16,9 @@ struct Lane {
     lo: usize,
     /// Place of the word `hi`.
     hi: usize,
-    /// Bits of `lo` and `hi` that are used.
+    /// Bits of codes since `lo` was taken: the next one is bit `used + LEAD` of the two words.
     used: u32,
-    /// Those bits.
+    /// The bits so far.
     bits: u64,
 }
 
@@ -32,7 +32,7 @@ pub fn encode(table: &EncodeTable, blocks: &Blocks, symbols: &[u8], out: &mut [u
     }
     let small = Error::BufferTooSmall { needed: max_len(blocks), given: out.len() };
     let (words, _) = out.as_chunks_mut();
-    let start = |lane| Lane { lo: lane, hi: LANES + lane, used: LEAD, bits: 0 };
+    let start = |lane| Lane { lo: lane, hi: LANES + lane, used: 0, bits: 0 };
     let mut lanes: [Lane; LANES] = core::array::from_fn(start);
     let mut next = 2 * LANES;
     let mut done = 0;
@@ -42,7 +42,7 @@ pub fn encode(table: &EncodeTable, blocks: &Blocks, symbols: &[u8], out: &mut [u
             let lane = &mut lanes[i % turn.width];
             let position = done + i;
             let (code, bits) = table.get(symbol).ok_or(Error::SymbolWithoutCode { position, symbol })?;
-            lane.bits |= code << lane.used;
+            lane.bits |= code << (lane.used + LEAD);
             lane.used += bits;
         }
         for lane in lanes[..turn.width].iter_mut().filter(|lane| lane.used >= 32) {
@@ -60,14 +60,15 @@ fn finish(lanes: &[Lane; LANES], taken: usize, words: &mut [[u8; 4]]) -> Option<
     // Words that hold nothing are the last two of lanes. So a word that does hold something is among the last 65.
     let holds_nothing = |place: usize| {
         lanes.iter().any(|lane| {
-            let empty = lane.used == if place < LANES { LEAD } else { 0 };
-            place == lane.hi || (place == lane.lo && empty)
+            // with the first word, the lead comes before the first bit
+            let empty = lane.used == 0 && place < LANES;
+            (place == lane.hi && lane.used + LEAD <= 32) || (place == lane.lo && empty)
         })
     };
     let len = (0..taken).rev().find(|&place| !holds_nothing(place)).map_or(0, |place| place + 1);
     let words = words.get_mut(..len)?;
     for lane in lanes {
-        for (place, bits) in [(lane.lo, lane.bits as u32), (lane.hi, 0)] {
+        for (place, bits) in [(lane.lo, lane.bits as u32), (lane.hi, (lane.bits >> 32) as u32)] {
             if let Some(word) = words.get_mut(place) {
                 *word = bits.to_le_bytes();
             }

@@ -12,10 +12,12 @@
 //! (little-endian, first bit lowest), and the last word is filled with zeros.
 //!
 //! The words of all lanes stand in one sequence, in the order in which a decoder asks for them. A lane holds two words,
-//! `lo` and `hi`, and how many bits of `lo` are used. At the start, every lane (ascending) takes its `lo`, and then
-//! every lane its `hi`. After every second step of a block and after the block's last step, each lane (ascending) that
-//! has used 32 bits or more moves `hi` to `lo` and takes a word for `hi`. Two codes use at most 24 bits, so a lane asks
-//! for one word at most. A lane may take words that hold nothing of its string; they are zero.
+//! `lo` and `hi`, and how many bits of codes it has used since it took `lo`: its next code begins at bit `used + LEAD`.
+//! At the start, every lane (ascending) takes its `lo`, and then every lane its `hi`. After every second step of a block
+//! and after the block's last step, each lane (ascending) that has used 32 bits or more moves `hi` to `lo`, takes a word
+//! for `hi` and has used 32 bits less. Two codes use at most 24 bits, so a lane asks for one word at most, and `used` has
+//! six bits of which the highest says that a word is needed. A lane may take words that hold nothing of its string; they
+//! are zero.
 //!
 //! Words after the last one that holds a bit of a code are not stored: a decoder takes zeros for them.
 //!

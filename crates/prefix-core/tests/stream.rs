@@ -47,7 +47,7 @@ fn blocks_of(cols: usize, bands: usize, pairs: usize, last_pairs: usize) -> Vec<
 fn oracle(lengths: &Lengths, blocks: &[(usize, usize)], symbols: &[u8]) -> Vec<u8> {
     let codes = codes(lengths);
     let mut strings = vec!["00".to_owned(); 32];
-    // how many bits each lane has used at each refill point
+    // how many bits of codes each lane has used at each refill point
     let mut used: Vec<[usize; 32]> = Vec::new();
     let mut symbol = symbols.iter();
     for &(width, height) in blocks {
@@ -56,7 +56,7 @@ fn oracle(lengths: &Lengths, blocks: &[(usize, usize)], symbols: &[u8]) -> Vec<u
                 string.push_str(codes[usize::from(*symbol.next().unwrap())].as_ref().unwrap());
             }
             if step % 2 == 1 || step + 1 == height {
-                used.push(std::array::from_fn(|lane| strings[lane].len()));
+                used.push(std::array::from_fn(|lane| strings[lane].len() - 2));
             }
         }
     }

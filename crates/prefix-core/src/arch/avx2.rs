@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 
 use super::{InstructionSet, Isa};
 use crate::decoder::Run;
-use crate::{DecodeTable, LANES};
+use crate::{DecodeTable, LANES, LEAD};
 
 /// Lanes of a vector.
 const WIDE: usize = 8;
@@ -97,13 +97,14 @@ fn active(width: usize, part: usize) -> __m256i {
     _mm256_cmpgt_epi32(_mm256_set1_epi32(width as i32 - (WIDE * part) as i32), lane)
 }
 
-/// The next 32 bits.
+/// The next 30 bits: two codes have 24.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn window(lanes: &Lanes) -> __m256i {
     // a shift by 32 gives 0
     let left = _mm256_sub_epi32(_mm256_set1_epi32(32), lanes.used);
-    _mm256_or_si256(_mm256_srlv_epi32(lanes.lo, lanes.used), _mm256_sllv_epi32(lanes.hi, left))
+    let bits = _mm256_or_si256(_mm256_srlv_epi32(lanes.lo, lanes.used), _mm256_sllv_epi32(lanes.hi, left));
+    _mm256_srli_epi32::<{ LEAD as i32 }>(bits)
 }
 
 /// The entries of the windows of active lanes; 0 for others.

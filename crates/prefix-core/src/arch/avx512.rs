@@ -5,7 +5,7 @@ use core::arch::x86_64::*;
 
 use super::{InstructionSet, Isa};
 use crate::decoder::Run;
-use crate::{DecodeTable, LANES};
+use crate::{DecodeTable, LANES, LEAD};
 
 /// The byte of each entry of two vectors that is the symbol.
 static SYMBOLS: Bytes = {
@@ -50,7 +50,8 @@ fn turns(table: &DecodeTable, run: &mut Run<'_>) {
         && let Some((turn, out)) = run.next()
     {
         let active = u32::MAX >> (LANES - turn.width);
-        let windows = lanes.map(|lanes| _mm512_shrdv_epi32(lanes.lo, lanes.hi, lanes.used));
+        let windows =
+            lanes.map(|lanes| _mm512_srli_epi32::<LEAD>(_mm512_shrdv_epi32(lanes.lo, lanes.hi, lanes.used)));
         let entries = [look_up(table, windows[0], active), look_up(table, windows[1], active >> 16)];
         store(out, active, entries);
         let mut bits = entries.map(|entry| length(entry));
