@@ -1,9 +1,9 @@
 //! Streams to symbols.
 
 #[cfg(target_arch = "x86_64")]
-use crate::arch;
+use crate::arch::{self, InstructionSet};
 use crate::blocks::{Turn, Turns};
-use crate::{Blocks, DecodeTable, Error, InstructionSet, Isa, LANES, LEAD};
+use crate::{Blocks, DecodeTable, Error, Isa, LANES, LEAD};
 
 /// Decodes a stream into `out`, as fast as this CPU can: the symbols of the blocks in order, each block row by row.
 ///
