@@ -1,0 +1,150 @@
+//! The engine: what a device can do, and the pipelines that were made for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wgpu::{BufferUsages, ComputePipeline, Device, Features, Limits, Queue};
+
+use crate::error::{Error, Result};
+use crate::shader;
+use crate::variant::{Lanes, Variant};
+
+/// What an engine shall do.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Use kernels without subgroups even where there are some.
+    pub no_subgroups: bool,
+    /// Run shaders with bounds checks. Without it only tensors that were validated are run without them.
+    pub checked: bool,
+}
+
+/// Makes products on a device.
+pub struct Engine {
+    device: Device,
+    queue: Queue,
+    lanes: Lanes,
+    limits: Limits,
+    checked: bool,
+    pipelines: Mutex<HashMap<Variant, Arc<ComputePipeline>>>,
+}
+
+impl Engine {
+    /// Finds out what the device can do; runs a small kernel for that and waits for it.
+    ///
+    /// Errors: [`Error::Limit`] if a workgroup is allowed less than WebGPU promises, [`Error::Lost`], [`Error::Shader`].
+    pub fn new(device: &Device, queue: &Queue, options: Options) -> Result<Self> {
+        let limits = device.limits();
+        let subgroups = device.features().contains(Features::SUBGROUP) && !options.no_subgroups;
+        let size = if subgroups { probe(device, queue)? } else { None };
+        let lanes = match size {
+            Some(size) if fits(&limits, size) => Lanes::Subgroups(size),
+            _ => Lanes::Barriers,
+        };
+        let (device, queue) = (device.clone(), queue.clone());
+        Ok(Self { device, queue, lanes, limits, checked: options.checked, pipelines: Mutex::default() })
+    }
+
+    /// The device.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
+    /// How kernels lie on it.
+    pub fn lanes(&self) -> Lanes {
+        self.lanes
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The pipeline of a variant, made on first use. Error: [`Error::Shader`].
+    pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<ComputePipeline>> {
+        let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = lock().get(variant) {
+            return Ok(pipeline.clone());
+        }
+        let pipeline = Arc::new(shader::pipeline(
+            &self.device,
+            variant.entry_point(),
+            &variant.source(),
+            &variant.bindings(),
+            self.checked,
+        )?);
+        lock().insert(*variant, pipeline.clone());
+        Ok(pipeline)
+    }
+}
+
+/// Whether kernels for subgroups of this size fit the device.
+fn fits(limits: &Limits, size: u32) -> bool {
+    let threads = Lanes::Subgroups(size).threads();
+    limits.max_compute_workgroup_storage_size >= 16 << 10
+        && limits.max_compute_invocations_per_workgroup >= threads
+        && limits.max_compute_workgroup_size_x >= threads
+}
+
+/// The size of subgroups, found by running a kernel: what adapters say is a range. `None` if it is none that kernels are
+/// made for, or differs within a workgroup, or if invocations are not numbered as expected.
+fn probe(device: &Device, queue: &Queue) -> Result<Option<u32>> {
+    const INVOCATIONS: usize = 256;
+    if device.limits().max_compute_invocations_per_workgroup < INVOCATIONS as u32 {
+        return Ok(None);
+    }
+    let bindings = [shader::Binding::Write(0)];
+    let source = include_str!("kernels/probe.wgsl");
+    let pipeline = shader::pipeline(device, "probe", source, &bindings, true)?;
+    let size = 8 * INVOCATIONS as u64;
+    let found = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("ecq probe"),
+        size,
+        usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    let group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some("ecq probe"),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[wgpu::BindGroupEntry { binding: 0, resource: found.as_entire_binding() }],
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &group, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+    }
+    queue.submit([encoder.finish()]);
+    let words = read(device, queue, &found, size)?;
+    let size = words[0];
+    let regular = words.chunks_exact(2).enumerate().all(|(i, word)| word == [size, i as u32]);
+    Ok((regular && size.is_power_of_two() && (4..=128).contains(&size)).then_some(size))
+}
+
+/// Copies words from a buffer and waits for them. Errors: [`Error::Lost`], [`Error::Wgpu`].
+pub fn read(device: &Device, queue: &Queue, buffer: &wgpu::Buffer, size: u64) -> Result<Vec<u32>> {
+    let fail = |why: String| Error::Wgpu { what: "reading a buffer".into(), why };
+    let staging = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("ecq read"),
+        size,
+        usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, size);
+    queue.submit([encoder.finish()]);
+    let (sender, receiver) = std::sync::mpsc::channel();
+    staging.map_async(wgpu::MapMode::Read, .., move |result| {
+        let _ = sender.send(result); // nobody waits after an error of poll
+    });
+    device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Lost(e.to_string()))?;
+    let mapped = receiver.try_recv().map_err(|e| fail(e.to_string()))?;
+    mapped.map_err(|e| Error::Lost(e.to_string()))?;
+    let view = staging.get_mapped_range(..).map_err(|e| fail(e.to_string()))?;
+    Ok(bytemuck::pod_collect_to_vec(&view))
+}

@@ -1,0 +1,246 @@
+{#- What every kernel that decodes pair streams shares: bindings, the table, the lanes of a stream.
+
+    s: subgroup size, or 32 without subgroups       k: lanes of a stream that an invocation keeps
+    h: streams that a subgroup decodes side by side t: subgroups in a workgroup
+-#}
+{%- set lanes = range(k) -%}
+
+struct Params {
+    rows: u32,       // of the matrix
+    cols: u32,
+    first_row: u32,  // of what this dispatch decodes
+    end_row: u32,
+    tile_rows: u32,  // a multiple of 8
+    strips: u32,     // streams of a tile
+    strip: u32,      // columns of a stream, but for the last of a tile
+    streams: u32,    // that this dispatch decodes
+    groups: u32,     // scales of a row
+    map: u32,        // in the side data: the group of each column
+    row_bytes: u32,  // likewise: factors of rows
+    step: f32,
+    constant: f32,   // what is missing in the value of each level
+    offset: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;
+/// Words of the streams, and raw bits.
+@group(0) @binding(1) var<storage, read> words: array<u32>;
+/// For each tile: where its raw bits begin, and each of its streams.
+@group(0) @binding(2) var<storage, read> first: array<u32>;
+/// 256 symbols, then the symbols of 4,096 slots, four in a word.
+@group(0) @binding(3) var<storage, read> codes: array<u32>;
+
+{%- if subgroups %}
+var<workgroup> tab: array<u32, 4096>;
+{%- else %}
+var<workgroup> parts: array<vec2<f32>, 160>;
+var<workgroup> asked: array<atomic<u32>, 3>;
+var<private> turn: u32;
+{%- endif %}
+
+{#- An entry of the table holds its two nibbles, a of the upper row and b of the lower one. -#}
+fn entry(symbol: u32, slot: u32) -> u32 {
+    let about = codes[symbol];
+    let a = symbol & 15u;
+    let b = symbol >> 4u;
+{%- if code == 'rans' %}
+    // b 31..28 | rank 27..16 | a 15..12 | frequency 11..0
+    return b << 28u | (slot - (about >> 16u)) << 16u | a << 12u | (about & 0xfffu);
+{%- elif halves %}
+    // two f16: of b in the upper half, of a in the lower one, whose last 6 bits are the length
+    return (pack2x16float(vec2(f32(a) - {{ bias }}, f32(b) - {{ bias }})) & 0xffffffc0u) | about;
+{%- else %}
+    // b 25..22 | a 9..6 | length 5..0
+    return b << 22u | a << 6u | about;
+{%- endif %}
+}
+
+{%- if subgroups %}
+{%- macro look(slot) -%} tab[{{ slot }}] {%- endmacro %}
+/// Fills the table.
+fn prepare(li: u32) {
+    for (var i = li; i < 1024u; i += {{ threads }}u) {
+        let four = codes[256u + i];
+{%- for byte in range(4) %}
+        tab[4u * i + {{ byte }}u] = entry((four >> {{ 8 * byte }}u) & 0xffu, 4u * i + {{ byte }}u);
+{%- endfor %}
+    }
+    workgroupBarrier();
+}
+{%- else %}
+fn prepare(li: u32) {
+    if (li == 0u) {
+{%- for i in range(3) %}
+        atomicStore(&asked[{{ i }}], 0u);
+{%- endfor %}
+    }
+    workgroupBarrier();
+}
+// masks and sums leave no room for a table in the least workgroup memory that is promised
+{%- macro look(slot) -%} look({{ slot }}) {%- endmacro %}
+fn look(slot: u32) -> u32 {
+    return entry((codes[256u + slot / 4u] >> (slot % 4u * 8u)) & 0xffu, slot);
+}
+{%- endif %}
+
+{%- if subgroups %}
+{%- macro ballot(need) -%}
+    subgroupBallot({{ need }}){% if h == 1 %}.x{% else %}[half]{% endif %}
+{%- endmacro %}
+{%- else %}
+// Three masks in turn: one is filled, the one before may still be read, the next is cleared; one barrier is enough.
+fn ballot(need: bool, lane: u32) -> u32 {
+    if (need) { atomicOr(&asked[turn], 1u << lane); }
+    let next = select(turn + 1u, 0u, turn == 2u);
+    if (lane == 0u) { atomicStore(&asked[next], 0u); }
+    workgroupBarrier();
+    let mask = atomicLoad(&asked[turn]);
+    turn = next;
+    return mask;
+}
+{%- macro ballot(need) -%} ballot({{ need }}, lane) {%- endmacro %}
+{%- endif %}
+
+{%- if code == 'prefix' %}
+// A lane holds 64 bits of its string; the unread ones begin at bit 2 of the window, so that 12 of them are the byte
+// offset of an entry.
+{%- macro declare() %}
+    {%- for j in lanes %}
+    var lo{{ j }} = 0u; var hi{{ j }} = 0u; var used{{ j }} = 0u;
+    {%- endfor %}
+{%- endmacro %}
+{%- macro start() %}
+    {%- for j in lanes %}
+    lo{{ j }} = words[pos + {{ j * s }}u + lane]; hi{{ j }} = words[pos + {{ 32 + j * s }}u + lane]; used{{ j }} = 0u;
+    {%- endfor %}
+    pos += 64u;
+{%- endmacro %}
+{#- Two symbols of lane j: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. -#}
+{%- macro decode2(j, q) %}
+    var window{{ q }}_{{ j }} = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
+    let e{{ q }}_{{ j }} = {{ look('(window' ~ q ~ '_' ~ j ~ ' & 0x3ffcu) >> 2u') }};
+    window{{ q }}_{{ j }} >>= e{{ q }}_{{ j }} & 31u;
+    let e{{ q + 1 }}_{{ j }} = {{ look('(window' ~ q ~ '_' ~ j ~ ' & 0x3ffcu) >> 2u') }};
+    // lengths are in the low 6 bits: only those of the sum are looked at
+    used{{ j }} += e{{ q }}_{{ j }} + e{{ q + 1 }}_{{ j }};
+    {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
+{%- endmacro %}
+{%- macro refill(j, need) %}
+    {
+        let need = {{ need }};
+        let ask = {{ ballot('need') }};
+        let fresh = words[pos + countOneBits(ask & below)];
+        pos += countOneBits(ask);
+        lo{{ j }} = select(lo{{ j }}, hi{{ j }}, need);
+        hi{{ j }} = select(hi{{ j }}, fresh, need);
+        used{{ j }} &= 31u;
+    }
+{%- endmacro %}
+{#- The same where lanes may be idle, and the second symbol may not be there. -#}
+{%- macro careful2(j, q) %}
+    var e{{ q }}_{{ j }} = 0u; var e{{ q + 1 }}_{{ j }} = 0u;
+    if ({{ q }}u < pairs) {
+        var window = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
+        e{{ q }}_{{ j }} = {{ look('(window & 0x3ffcu) >> 2u') }};
+        window >>= e{{ q }}_{{ j }} & 31u;
+        e{{ q + 1 }}_{{ j }} = {{ look('(window & 0x3ffcu) >> 2u') }};
+        let used = used{{ j }} + e{{ q }}_{{ j }} + select(0u, e{{ q + 1 }}_{{ j }}, {{ q + 1 }}u < pairs);
+        used{{ j }} = select(used{{ j }}, used, active{{ j }});
+        {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
+    }
+{%- endmacro %}
+{%- else %}
+{%- macro declare() %}
+    {%- for j in lanes %}
+    var state{{ j }} = 0u; var left{{ j }} = 0u;
+    {%- endfor %}
+{%- endmacro %}
+{#- left: symbols of a lane that are still to come; the last two are verbatim. -#}
+{%- macro start() %}
+    {%- for j in lanes %}
+    state{{ j }} = words[pos + {{ j * s }}u + lane];
+    left{{ j }} = symbols_of({{ j * s }}u + lane, width, tile_row, tile_end);
+    {%- endfor %}
+    pos = 2u * (pos + 32u);
+{%- endmacro %}
+{%- macro refill(j, q) %}
+    {
+        let need = state{{ j }} < 0x10000u;
+        let ask = {{ ballot('need') }};
+        let at = pos + countOneBits(ask & below);
+        let fresh = (words[at >> 1u] >> ((at & 1u) << 4u)) & 0xffffu;
+        pos += countOneBits(ask);
+        state{{ j }} = select(state{{ j }}, state{{ j }} << 16u | fresh, need);
+    }
+{%- endmacro %}
+{%- macro decode1(j, q) %}
+    let e{{ q }}_{{ j }} = {{ look('state' ~ j ~ ' & 0xfffu') }};
+    state{{ j }} = (e{{ q }}_{{ j }} & 0xfffu) * (state{{ j }} >> 12u) + ((e{{ q }}_{{ j }} >> 16u) & 0xfffu);
+    {{- refill(j, q) }}
+{%- endmacro %}
+{%- macro decode2(j, q) %}
+    {{- decode1(j, q) }}
+    {{- decode1(j, q + 1) }}
+{%- endmacro %}
+{%- macro careful1(j, q) %}
+    var e{{ q }}_{{ j }} = 0u;
+    if ({{ q }}u < pairs) {
+        e{{ q }}_{{ j }} = {{ look('state' ~ j ~ ' & 0xfffu') }};
+        if (active{{ j }}) {
+            if (left{{ j }} > 2u) {
+                state{{ j }} = (e{{ q }}_{{ j }} & 0xfffu) * (state{{ j }} >> 12u) + ((e{{ q }}_{{ j }} >> 16u) & 0xfffu);
+            } else {
+                // the earlier of the last two is in the low byte; taken, it leaves its place to the other one
+                let symbol = state{{ j }} & 0xffu;
+                e{{ q }}_{{ j }} = (symbol >> 4u) << 28u | (symbol & 15u) << 12u;
+                state{{ j }} = (state{{ j }} >> 8u) | 0x80000000u;
+            }
+            left{{ j }} -= 1u;
+        }
+        {{- refill(j, q) }}
+    }
+{%- endmacro %}
+{%- macro careful2(j, q) %}
+    {{- careful1(j, q) }}
+    {{- careful1(j, q + 1) }}
+{%- endmacro %}
+
+/// Symbols that a lane codes: in a band of n rows, (n + 1) / 2 for each of its columns.
+fn symbols_of(lane: u32, width: u32, tile_row: u32, tile_end: u32) -> u32 {
+    let blocks = (width + 31u - lane) / 32u;
+    let rows = tile_end - tile_row;
+    return blocks * (rows / 8u * 4u + (rows % 8u + 1u) / 2u);
+}
+{%- endif %}
+
+{#- Sums over the lanes of a stream, in a fixed order, in place of each lane's part. -#}
+{%- macro total(names) %}
+{%- if subgroups %}
+    {%- for name in names %}
+        {%- for distance in distances %}
+        {{ name }} += subgroupShuffleXor({{ name }}, {{ distance }}u);
+        {%- endfor %}
+    {%- endfor %}
+{%- else %}
+        {%- for name in names %}
+        parts[lane + {{ 32 * loop.index0 }}u] = {{ name }};
+        {{ name }} = vec2(0.0);
+        {%- endfor %}
+        workgroupBarrier();
+        if (lane == 0u) {
+            for (var i = 0u; i < 32u; i++) {
+            {%- for name in names %}
+                {{ name }} += parts[i + {{ 32 * loop.index0 }}u];
+            {%- endfor %}
+            }
+        }
+        workgroupBarrier();
+{%- endif %}
+{%- endmacro %}
+
+/// The factor of a row: 2^((byte - 128) / 8).
+fn octaves(byte: u32) -> f32 {
+    var eighths = array<u32, 8>(
+        0x3f800000u, 0x3f8b95c2u, 0x3f9837f0u, 0x3fa5fed7u, 0x3fb504f3u, 0x3fc5672au, 0x3fd744fdu, 0x3feac0c7u);
+    return bitcast<f32>(eighths[byte & 7u] + (byte >> 3u << 23u) - (16u << 23u));
+}

@@ -1,0 +1,117 @@
+//! How a tensor lies in GPU memory, as plain words: what kernels read, and what their CPU twins read in tests.
+//!
+//! Rows are in bands of eight. A tile is some whole bands; its columns are in strips, of which each is a stream. For each
+//! band of a tile there are its raw bits: for each [`Field`] and column the bits of the band's eight rows, side by side.
+
+use std::ops::Range;
+
+use crate::variant::{Code, Form};
+
+/// Rows that share each load of x.
+pub const BAND: usize = 8;
+/// Words that a kernel may read, but not use, after the last stream: all lanes take two words at the start, and one ahead.
+pub const PADDING: u64 = 128;
+
+/// Shape of a tensor and how it is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Columns.
+    pub cols: usize,
+    /// Rows of a tile, a multiple of eight, but for the last.
+    pub tile_rows: usize,
+    /// Columns of a strip, a multiple of 32, but for the last.
+    pub strip: usize,
+}
+
+impl Shape {
+    /// Number of strips.
+    pub fn strips(&self) -> usize {
+        self.cols.div_ceil(self.strip)
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.rows.div_ceil(self.tile_rows)
+    }
+
+    /// Number of bands.
+    pub fn bands(&self) -> usize {
+        self.rows.div_ceil(BAND)
+    }
+
+    /// Rows of a tile.
+    pub fn tile(&self, tile: usize) -> Range<usize> {
+        tile * self.tile_rows..self.rows.min((tile + 1) * self.tile_rows)
+    }
+
+    /// Columns of a strip.
+    pub fn columns(&self, strip: usize) -> Range<usize> {
+        strip * self.strip..self.cols.min((strip + 1) * self.strip)
+    }
+}
+
+/// What an escape's weight has more than its nibble and raw bits say, before scales.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Escape {
+    /// Row of the matrix.
+    pub row: usize,
+    /// Column.
+    pub col: usize,
+    /// The difference.
+    pub more: f32,
+}
+
+impl Escape {
+    /// Whether it fits one word in a matrix of `cols` columns.
+    pub fn is_narrow(&self, cols: usize) -> bool {
+        cols <= 1 << 16 && self.more.fract() == 0.0 && (-4096.0..4096.0).contains(&self.more)
+    }
+}
+
+/// A tile as words.
+#[derive(Clone, Debug, Default)]
+pub struct Tile {
+    /// Raw bits, then streams.
+    pub words: Vec<u32>,
+    /// Where each stream begins in `words`.
+    pub starts: Vec<u32>,
+    /// Escapes, by rows, then by columns.
+    pub escapes: Vec<Escape>,
+}
+
+/// What a tensor has beside its tiles.
+#[derive(Clone, Debug)]
+pub struct Resident {
+    /// What kernels it needs.
+    pub form: Form,
+    /// Its shape.
+    pub shape: Shape,
+    /// The table: for each symbol its length, or first slot and frequency; the symbols of the slots; the codebook.
+    pub codes: Vec<u32>,
+    /// Factors of columns or scales of groups, the map of columns, factors of rows.
+    pub side: Vec<u32>,
+    /// Groups of a row.
+    pub groups: usize,
+    /// In `side`: the group of each column.
+    pub map: usize,
+    /// In `side`: factors of rows.
+    pub row_bytes: usize,
+    /// Factor of everything.
+    pub step: f32,
+    /// What the value of each level lacks in the table of `prefix` codes.
+    pub constant: f32,
+    /// Added to each weight.
+    pub offset: f32,
+}
+
+impl Resident {
+    /// What the values that a kernel takes from its table lack.
+    pub fn constant(&self) -> f32 {
+        match self.form.code {
+            Code::Rans if self.form.value.raw_bits() == 0 => self.constant - 23.5,
+            _ => self.constant,
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! Products of matrices that stay entropy-coded, on any GPU that `wgpu` reaches: Metal on Apple machines, Vulkan elsewhere.
+#![deny(unsafe_code)] // but for shaders without bounds checks in `shader.rs`
+
+pub mod engine;
+pub mod error;
+pub mod gpu;
+pub mod layout;
+pub mod matrix;
+#[allow(unsafe_code)]
+pub mod shader;
+pub mod side;
+pub mod tiles;
+pub mod variant;
+
+pub use engine::{Engine, Options};
+pub use error::{Error, Result};
+pub use gpu::Gpu;
+pub use matrix::Matrix;
+pub use wgpu;

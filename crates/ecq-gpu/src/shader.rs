@@ -1,0 +1,88 @@
+//! From a source in WGSL to a pipeline.
+
+use std::borrow::Cow;
+
+use wgpu::{
+    BindGroupLayoutDescriptor, BindGroupLayoutEntry, BindingType, BufferBindingType, ComputePipeline, Device,
+    ErrorFilter, PipelineCompilationOptions, ShaderModuleDescriptor, ShaderRuntimeChecks, ShaderSource,
+    ShaderStages,
+};
+
+use crate::error::{Error, Result};
+
+/// A buffer that a kernel uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// Uniform parameters.
+    Uniform(u32),
+    /// A storage buffer that it reads.
+    Read(u32),
+    /// A storage buffer that it writes.
+    Write(u32),
+}
+
+impl Binding {
+    fn entry(self) -> BindGroupLayoutEntry {
+        let (binding, ty) = match self {
+            Self::Uniform(i) => (i, BufferBindingType::Uniform),
+            Self::Read(i) => (i, BufferBindingType::Storage { read_only: true }),
+            Self::Write(i) => (i, BufferBindingType::Storage { read_only: false }),
+        };
+        BindGroupLayoutEntry {
+            binding,
+            visibility: ShaderStages::COMPUTE,
+            ty: BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        }
+    }
+}
+
+/// Compiles a kernel; its bind group 0 has these bindings. Error: [`Error::Shader`].
+pub fn pipeline(
+    device: &Device,
+    name: &str,
+    source: &str,
+    bindings: &[Binding],
+    checked: bool,
+) -> Result<ComputePipeline> {
+    let scopes = [ErrorFilter::Validation, ErrorFilter::Internal, ErrorFilter::OutOfMemory]
+        .map(|filter| device.push_error_scope(filter));
+    let descriptor =
+        ShaderModuleDescriptor { label: Some(name), source: ShaderSource::Wgsl(Cow::Borrowed(source)) };
+    let module = if checked {
+        device.create_shader_module(descriptor)
+    } else {
+        // SAFETY: The kernels of this crate index their buffers with what was validated on the CPU when a tensor was
+        // uploaded: streams that decode without an error, escapes within their rows, and dispatches that were planned
+        // for these buffers. Their loops count up to such numbers.
+        unsafe { device.create_shader_module_trusted(descriptor, ShaderRuntimeChecks::unchecked()) }
+    };
+    let entries: Vec<_> = bindings.iter().map(|b| b.entry()).collect();
+    let group =
+        device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: Some(name), entries: &entries });
+    let layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(name),
+        bind_group_layouts: &[Some(&group)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(name),
+        layout: Some(&layout),
+        module: &module,
+        entry_point: Some(name),
+        // one invocation would do it on Metal; kernels write what they read
+        compilation_options: PipelineCompilationOptions {
+            constants: &[],
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    let mut failed = None;
+    for scope in scopes.into_iter().rev() {
+        failed = pollster::block_on(scope.pop()).or(failed);
+    }
+    match failed {
+        None => Ok(pipeline),
+        Some(why) => Err(Error::Shader { kernel: name.into(), why: why.to_string() }),
+    }
+}

@@ -1,0 +1,253 @@
+//! From a coded tensor to tiles as kernels read them. Every tile is decoded once on the way: that validates it, and says
+//! what escapes have more than their nibbles.
+
+use std::ops::Range;
+
+use ecq_format::directory::Coded;
+use ecq_format::levels::Split;
+use ecq_format::pattern::Pattern;
+use ecq_format::reader::CodedTensor;
+use ecq_quant::values::from_bits;
+use prefix_core::{Blocks, EncodeTable, Lengths};
+
+use crate::layout::{BAND, Escape, Shape, Tile};
+use crate::variant::Field;
+
+/// Weights of a stream that tensors are cut into which were coded for other machines.
+const STREAM: usize = 1 << 15;
+/// Most columns of a strip of these.
+const STRIP: usize = 4096;
+
+/// What a level is before scales.
+pub struct Meaning {
+    split: Split,
+    pattern: Option<Pattern>,
+    codebook: Option<[f32; 16]>,
+    bias: f64,
+}
+
+impl Meaning {
+    /// Of a tensor's levels.
+    pub fn of(coded: &Coded) -> Self {
+        let codebook = coded.values.codebook.map(|book| book.0);
+        Self { split: coded.split(), pattern: coded.pattern, codebook, bias: coded.values.bias }
+    }
+
+    /// The number that a level stands for.
+    fn value(&self, level: i32) -> f64 {
+        if let Some(pattern) = self.pattern {
+            // levels without a bit pattern were refused when they were read
+            return from_bits(pattern.format, pattern.bits(level).unwrap_or(0)).into();
+        }
+        let code = usize::try_from(i64::from(level) - i64::from(self.split.center)).ok();
+        match code.and_then(|code| self.codebook.as_ref()?.get(code).copied()) {
+            Some(number) => number.into(),
+            None => f64::from(level) + self.bias,
+        }
+    }
+}
+
+/// A tensor that is coded anew: all its tiles are in pairs of nibbles by the prefix code.
+pub struct Recoded<'a> {
+    tensor: &'a CodedTensor<'a>,
+    shape: Shape,
+    meaning: Meaning,
+    /// Stands for escapes.
+    filler: u8,
+    lengths: Lengths,
+    table: EncodeTable,
+}
+
+impl<'a> Recoded<'a> {
+    /// Decodes the tensor once to count pairs. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn new(tensor: &'a CodedTensor<'a>) -> ecq_format::Result<Self> {
+        let coded = tensor.coded();
+        let shape = cut(coded);
+        let meaning = Meaning::of(coded);
+        let filler = filler(tensor, meaning.split)?;
+        let mut counts = [0u64; 256];
+        for unit in 0..units(coded).1 {
+            let (rows, levels) = unit_levels(tensor, unit)?;
+            let nibbles =
+                levels.iter().map(|&level| split(meaning.split, level, filler).0).collect::<Vec<_>>();
+            for range in tiles_of(&shape, &rows) {
+                for strip in 0..shape.strips() {
+                    let mut add = |pair: u8| counts[usize::from(pair)] += 1;
+                    pairs(&shape, range.clone(), strip, rows.start, &nibbles, filler, &mut add);
+                }
+            }
+        }
+        let fail = |e: prefix_core::Error| tensor.unsupported(e.to_string());
+        let lengths = Lengths::from_counts(&counts).map_err(fail)?;
+        let table = EncodeTable::new(&lengths);
+        Ok(Self { tensor, shape, meaning, filler, lengths, table })
+    }
+
+    /// How it is cut.
+    pub fn shape(&self) -> Shape {
+        self.shape
+    }
+
+    /// The code.
+    pub fn lengths(&self) -> &Lengths {
+        &self.lengths
+    }
+
+    /// Units of whole tiles.
+    pub fn units(&self) -> usize {
+        units(self.tensor.coded()).1
+    }
+
+    /// The tiles of a unit. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn unit(&self, unit: usize) -> ecq_format::Result<Vec<Tile>> {
+        let (rows, levels) = unit_levels(self.tensor, unit)?;
+        let (mut nibbles, mut raw, mut escapes) = (vec![0; levels.len()], vec![0; levels.len()], Vec::new());
+        let cols = self.shape.cols;
+        let base = self.meaning.value(self.meaning.split.join(self.filler, 0));
+        for (i, &level) in levels.iter().enumerate() {
+            let escaped;
+            (nibbles[i], raw[i], escaped) = split(self.meaning.split, level, self.filler);
+            if escaped {
+                let more = (self.meaning.value(level) - base) as f32;
+                escapes.push(Escape { row: rows.start + i / cols, col: i % cols, more });
+            }
+        }
+        let mut tiles = Vec::new();
+        for range in tiles_of(&self.shape, &rows) {
+            let mut tile = Tile::default();
+            raw_words(self.meaning.split.raw_bits, &self.shape, &range, rows.start, &raw, &mut tile.words);
+            for strip in 0..self.shape.strips() {
+                self.stream(&range, strip, rows.start, &nibbles, &mut tile)?;
+            }
+            tile.escapes = escapes.iter().filter(|e| range.contains(&e.row)).copied().collect();
+            tiles.push(tile);
+        }
+        Ok(tiles)
+    }
+
+    fn stream(
+        &self,
+        range: &Range<usize>,
+        strip: usize,
+        first: usize,
+        nibbles: &[u8],
+        tile: &mut Tile,
+    ) -> ecq_format::Result<()> {
+        let fail = |e: prefix_core::Error| self.tensor.unsupported(e.to_string());
+        let mut symbols = Vec::new();
+        pairs(&self.shape, range.clone(), strip, first, nibbles, self.filler, &mut |pair| symbols.push(pair));
+        let last = (range.len() % BAND).div_ceil(2);
+        let blocks = Blocks::new(self.shape.columns(strip).len(), range.len() / BAND, BAND / 2, last);
+        let blocks = blocks.map_err(fail)?;
+        let mut bytes = vec![0; prefix_core::max_len(&blocks)];
+        let len = prefix_core::encode(&self.table, &blocks, &symbols, &mut bytes).map_err(fail)?;
+        tile.starts.push(tile.words.len() as u32);
+        tile.words.extend(bytes[..len].as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)));
+        Ok(())
+    }
+}
+
+/// Nibble and raw bits of a level; of an escape those of the filler, and true.
+fn split(split: Split, level: i32, filler: u8) -> (u8, u16, bool) {
+    match split.split(level) {
+        Some((nibble, raw)) => (nibble, raw, false),
+        None => (filler, 0, true),
+    }
+}
+
+/// The most frequent nibble of the first tile: it will have a short code.
+fn filler(tensor: &CodedTensor<'_>, split: Split) -> ecq_format::Result<u8> {
+    let (mut levels, mut counts) = (Vec::new(), [0u64; 16]);
+    tensor.levels(0, &mut levels)?;
+    levels.iter().filter_map(|&level| split.split(level)).for_each(|(n, _)| counts[usize::from(n)] += 1);
+    Ok((0..16u8).max_by_key(|&n| counts[usize::from(n)]).unwrap_or(0))
+}
+
+/// Tiles of the file in a unit, and number of units: a unit's rows are a multiple of eight, or all.
+fn units(coded: &Coded) -> (usize, usize) {
+    let height = coded.tile_rows as usize;
+    let tiles = [1, 2, 4, 8].into_iter().find(|n| (n * height).is_multiple_of(BAND)).unwrap_or(BAND);
+    (tiles, (coded.tiles() as usize).div_ceil(tiles))
+}
+
+/// Rows and levels of a unit.
+fn unit_levels(tensor: &CodedTensor<'_>, unit: usize) -> ecq_format::Result<(Range<usize>, Vec<i32>)> {
+    let (n, _) = units(tensor.coded());
+    let tiles = unit * n..tensor.tiles().min((unit + 1) * n);
+    let rows = tensor.rows(tiles.start).start..tensor.rows(tiles.end - 1).end;
+    let (mut all, mut levels) = (Vec::new(), Vec::new());
+    for tile in tiles {
+        tensor.levels(tile, &mut levels)?;
+        all.extend_from_slice(&levels);
+    }
+    Ok((rows, all))
+}
+
+/// How a tensor is cut that comes in other tiles: streams of about [`STREAM`] weights, whole tiles in each unit.
+fn cut(coded: &Coded) -> Shape {
+    let (rows, cols) = (coded.rows as usize, coded.cols as usize);
+    let strip = cols.div_ceil(cols.div_ceil(STRIP)).next_multiple_of(32);
+    let (tiles, units) = units(coded);
+    let unit = if units == 1 { rows.next_multiple_of(BAND) } else { tiles * coded.tile_rows as usize };
+    let bands = unit / BAND;
+    let most = (STREAM / (BAND * strip.min(cols))).clamp(1, bands);
+    let height = (1..=most).rev().find(|h| units == 1 || bands.is_multiple_of(*h)).unwrap_or(1);
+    Shape { rows, cols, tile_rows: height * BAND, strip: if strip >= cols { cols } else { strip } }
+}
+
+/// Rows of the tiles of a unit.
+fn tiles_of(shape: &Shape, rows: &Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (height, end) = (shape.tile_rows, rows.end);
+    rows.clone().step_by(height).map(move |row| row..end.min(row + height))
+}
+
+/// Calls `each` for the pairs of a strip of a tile in coded order. `nibbles` begin at row `first`.
+fn pairs(
+    shape: &Shape,
+    rows: Range<usize>,
+    strip: usize,
+    first: usize,
+    nibbles: &[u8],
+    filler: u8,
+    each: &mut impl FnMut(u8),
+) {
+    let columns = shape.columns(strip);
+    for band in rows.clone().step_by(BAND) {
+        let end = rows.end.min(band + BAND);
+        for block in columns.clone().step_by(32) {
+            for row in (band..end).step_by(2) {
+                for col in block..columns.end.min(block + 32) {
+                    let at = (row - first) * shape.cols + col;
+                    let lower = if row + 1 < end { nibbles[at + shape.cols] } else { filler };
+                    each(nibbles[at] | lower << 4);
+                }
+            }
+        }
+    }
+}
+
+/// Appends the raw bits of a tile's rows, band by band. `raw` begins at row `first`.
+fn raw_words(
+    raw_bits: u32,
+    shape: &Shape,
+    rows: &Range<usize>,
+    first: usize,
+    raw: &[u16],
+    words: &mut Vec<u32>,
+) {
+    let cols = shape.cols;
+    for band in rows.clone().step_by(BAND) {
+        let end = rows.end.min(band + BAND);
+        for Field { width, low } in Field::of(raw_bits) {
+            let at = words.len();
+            words.resize(at + Field { width, low }.band_words(cols as u64) as usize, 0);
+            for row in band..end {
+                for col in 0..cols {
+                    let value = u32::from(raw[(row - first) * cols + col] >> low) & ((1 << width) - 1);
+                    let bit = (8 * col + row - band) * width as usize;
+                    words[at + bit / 32] |= value << (bit % 32);
+                }
+            }
+        }
+    }
+}

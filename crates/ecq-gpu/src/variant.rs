@@ -1,0 +1,325 @@
+//! What shaders there are: everything that the source of a kernel depends on, and the source.
+
+use std::sync::LazyLock;
+
+use crate::shader::Binding;
+use ecq_format::pattern::{FloatFormat, Pattern};
+use minijinja::{Environment, UndefinedBehavior, context};
+
+/// How the lanes of a stream lie on the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lanes {
+    /// Subgroups of this many invocations, a power of two from 4 to 128.
+    Subgroups(u32),
+    /// No subgroups: a workgroup of 32 invocations a stream, with barriers.
+    Barriers,
+}
+
+impl Lanes {
+    /// Streams that a workgroup decodes.
+    pub fn streams(self) -> u32 {
+        match self {
+            Self::Subgroups(size) => (WORKGROUP / 32).max(size / 32),
+            Self::Barriers => 1,
+        }
+    }
+
+    /// Invocations of a workgroup that decodes.
+    pub fn threads(self) -> u32 {
+        match self {
+            Self::Subgroups(size) => self.streams() * size.min(32),
+            Self::Barriers => 32,
+        }
+    }
+}
+
+/// Invocations of a workgroup with subgroups of 32: eight streams share a table.
+const WORKGROUP: u32 = 256;
+
+/// Code of the pairs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The prefix code of `prefix-core`.
+    Prefix,
+    /// The `byte` codec of `rans-core`.
+    Rans,
+}
+
+/// What a level is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Value {
+    /// The nibble, and raw bits below it.
+    Integer {
+        /// Raw bits of a level.
+        raw_bits: u32,
+    },
+    /// The nibble's number in a codebook.
+    Codebook,
+    /// The bit pattern of a float.
+    Float {
+        /// The format, and the magnitude of level 0.
+        pattern: Pattern,
+        /// Raw bits of a level.
+        raw_bits: u32,
+    },
+}
+
+impl Value {
+    /// Raw bits of a level.
+    pub fn raw_bits(self) -> u32 {
+        match self {
+            Self::Integer { raw_bits } | Self::Float { raw_bits, .. } => raw_bits,
+            Self::Codebook => 0,
+        }
+    }
+}
+
+/// How scales of groups are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Grouped {
+    /// Columns of a group.
+    pub size: u32,
+    /// As binary16 numbers; else as f32.
+    pub half: bool,
+    /// A summand beside each factor.
+    pub min: bool,
+    /// Columns say which group they belong to.
+    pub mapped: bool,
+}
+
+/// How escapes are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Escapes {
+    /// There are none.
+    None,
+    /// A word each: 16 bits of column, 3 of row, 13 of difference.
+    Narrow,
+    /// Two words each: column and row, and an f32.
+    Wide,
+}
+
+/// What the kernels for a tensor depend on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Form {
+    /// Code of the pairs.
+    pub code: Code,
+    /// What a level is.
+    pub value: Value,
+    /// Scales of groups.
+    pub groups: Option<Grouped>,
+    /// Whether columns have factors.
+    pub columns: bool,
+    /// Whether rows have factors.
+    pub rows: bool,
+    /// Whether a constant is missing in the value of each level.
+    pub constant: bool,
+    /// Whether all weights have an offset.
+    pub offset: bool,
+    /// How escapes are stored.
+    pub escapes: Escapes,
+}
+
+/// Type of the vectors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// f32
+    #[default]
+    F32,
+    /// f16, where the device has it
+    F16,
+}
+
+/// What a kernel does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kernel {
+    /// Product of coded weights and this many vectors.
+    Fused {
+        /// Number of vectors, 1 to 16.
+        vectors: u32,
+        /// Their type.
+        input: Input,
+    },
+}
+
+/// A shader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// What it does.
+    pub kernel: Kernel,
+    /// With which tensors.
+    pub form: Form,
+    /// On which machines.
+    pub lanes: Lanes,
+}
+
+/// Templates of WGSL: a kernel, after what it shares with others.
+static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut env = Environment::new();
+    env.set_undefined_behavior(UndefinedBehavior::Strict);
+    let shared = concat!(include_str!("kernels/values.wgsl"), include_str!("kernels/streams.wgsl"));
+    let sources = [("fused", [shared, include_str!("kernels/fused.wgsl")].concat())];
+    for (name, source) in sources {
+        env.add_template_owned(name, source).expect("a template of this crate is in order");
+    }
+    env
+});
+
+impl Variant {
+    /// Buffers that it uses.
+    pub fn bindings(&self) -> Vec<Binding> {
+        let mut bindings = vec![Binding::Uniform(0), Binding::Read(1), Binding::Read(2), Binding::Read(3)];
+        bindings.extend([Binding::Read(4), Binding::Write(5)]);
+        if self.form.has_side() {
+            bindings.push(Binding::Read(6));
+        }
+        if self.form.escapes != Escapes::None {
+            bindings.push(Binding::Read(7));
+        }
+        bindings
+    }
+
+    /// The shader in WGSL; its entry point is called as its kernel.
+    pub fn source(&self) -> String {
+        let template = TEMPLATES.get_template(self.entry_point()).expect("every kernel has a template");
+        template.render(self.context()).expect("a template of this crate renders")
+    }
+
+    /// Name of the entry point.
+    pub fn entry_point(&self) -> &'static str {
+        match self.kernel {
+            Kernel::Fused { .. } => "fused",
+        }
+    }
+
+    fn context(&self) -> minijinja::Value {
+        let Kernel::Fused { vectors, input } = self.kernel;
+        let (subgroups, s, k, h) = match self.lanes {
+            Lanes::Subgroups(size) => (true, size.min(32), 32 / size.min(32), size.div_ceil(32)),
+            Lanes::Barriers => (false, 32, 1, 1),
+        };
+        let distances: Vec<u32> = (0..s.ilog2()).map(|i| 1 << i).collect();
+        context! {
+            subgroups, s, k, h, t => self.lanes.streams() / h, threads => self.lanes.threads(), distances,
+            m => vectors,
+            input => match input { Input::F32 => "f32", Input::F16 => "f16" },
+            ..self.form.context()
+        }
+    }
+}
+
+impl Form {
+    /// Whether there are scales of any kind.
+    pub fn has_side(&self) -> bool {
+        self.columns || self.rows || self.groups.is_some()
+    }
+
+    fn context(&self) -> minijinja::Value {
+        let raw_bits = self.value.raw_bits();
+        let fields = Field::of(raw_bits).map(|field| {
+            context! { width => field.width, low => field.low, at => field.place("p.cols") }
+        });
+        let value = match self.value {
+            Value::Integer { raw_bits: 0 } => "level",
+            Value::Integer { .. } => "raw",
+            Value::Codebook => "book",
+            Value::Float { .. } => "float",
+        };
+        let float = match self.value {
+            Value::Float { pattern, .. } => {
+                let (mantissa, bias, special) = shape(pattern.format);
+                context! {
+                    base => pattern.base, float_bits => pattern.format.bits(), mantissa, exponent_bias => bias,
+                    special, smallest => format!("{:e}", (2f64).powi(1 - bias as i32 - mantissa as i32)),
+                }
+            }
+            _ => context! {},
+        };
+        let groups = match self.groups {
+            Some(groups) => context! {
+                scales => match (groups.half, groups.min) {
+                    (true, true) => "half2", (true, false) => "half", (false, true) => "float2", (false, false) => "float",
+                },
+                size => groups.size, mapped => groups.mapped,
+            },
+            None => context! { scales => false, mapped => false },
+        };
+        context! {
+            code => match self.code { Code::Prefix => "prefix", Code::Rans => "rans" },
+            value, raw_bits, fields => fields.collect::<Vec<_>>(),
+            raw_words => Field::words(raw_bits, "p.cols"),
+            // what the table has less than a nibble
+            bias => if raw_bits == 0 { "7.5" } else { "-0.5" },
+            // n + 1/2, times 2^(r-1), is that much more than its part of a level
+            fold_less => format!("{:?}", (2f64).powi(raw_bits as i32 - 2) - 0.5),
+            columns => self.columns, row_factors => self.rows, constant => self.constant, offset => self.offset,
+            side => self.has_side(),
+            escapes => match self.escapes { Escapes::None => "", Escapes::Narrow => "narrow", Escapes::Wide => "wide" },
+            ..context! { ..float, ..groups }
+        }
+    }
+}
+
+/// Bits of the mantissa, bias of the exponent, and the exponent that means infinity or not a number.
+fn shape(format: FloatFormat) -> (u32, u32, u32) {
+    let bias = match format {
+        FloatFormat::Bf16 => 127,
+        FloatFormat::F16 | FloatFormat::F8E5M2 => 15,
+        FloatFormat::F8E4M3 => 7,
+    };
+    let special = match format {
+        FloatFormat::F16 | FloatFormat::F8E5M2 => 31,
+        FloatFormat::Bf16 => 0, // as in an f32
+        FloatFormat::F8E4M3 => 0,
+    };
+    (format.mantissa(), bias, special)
+}
+
+/// A field of the raw bits: `width` bits from bit `low` of a level's raw bits on. For the eight rows of a column of a band
+/// they are `width` bytes, and these are side by side for all columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field {
+    /// Bits: 1, 2, 4 or 8.
+    pub width: u32,
+    /// Its lowest bit.
+    pub low: u32,
+}
+
+impl Field {
+    /// Fields as the format cuts raw bits: the widest first.
+    pub fn of(raw_bits: u32) -> impl Iterator<Item = Self> + Clone {
+        let wide = [8, 4, 2, 1].into_iter().filter(move |width| raw_bits & width != 0);
+        wide.scan(0, |low, width| {
+            let field = Self { width, low: *low };
+            *low += width;
+            Some(field)
+        })
+    }
+
+    /// Words of this field in a band of `cols` columns.
+    pub fn band_words(self, cols: u64) -> u64 {
+        (cols * u64::from(self.width)).div_ceil(4)
+    }
+
+    /// Likewise, in WGSL.
+    fn words_in(self, cols: &str) -> String {
+        match self.width {
+            8 => format!("2u * {cols}"),
+            4 => cols.into(),
+            2 => format!("({cols} + 1u) / 2u"),
+            _ => format!("({cols} + 3u) / 4u"),
+        }
+    }
+
+    /// Where the field begins among the raw bits of a band, in WGSL. No two sets of fields share a widest one of other
+    /// width, so what comes before a field are all wider ones in `low`.
+    fn place(self, cols: &str) -> String {
+        let before = Self::of(self.low).map(|field| field.words_in(cols));
+        before.chain(["0u".into()]).collect::<Vec<_>>().join(" + ")
+    }
+
+    /// Words of all raw bits of a band, in WGSL.
+    fn words(raw_bits: u32, cols: &str) -> String {
+        let fields = Self::of(raw_bits).map(|field| field.words_in(cols));
+        fields.chain(["0u".into()]).collect::<Vec<_>>().join(" + ")
+    }
+}
