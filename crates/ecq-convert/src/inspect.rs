@@ -1,7 +1,7 @@
 //! What is inside a `.ecq` file, from its header and tables alone: no tile is decoded.
 
 use ecq_format::Reader;
-use ecq_format::directory::{Codec, Role, TensorRecord};
+use ecq_format::directory::{Codec, PairCode, Pairs, Role, TensorRecord};
 use ecq_format::plan::entropy;
 use ecq_format::reader::Tensor;
 use ecq_format::tile::Frequencies;
@@ -170,7 +170,10 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         info.scheme = coded.scheme.clone();
         info.codec = match coded.codec {
             Codec::Nibble(lanes) => format!("nibble x{lanes}"),
-            Codec::BytePairs => "byte pairs".into(),
+            Codec::Pairs(pairs) => match pairs.code {
+                _ if pairs == Pairs::WHOLE => "byte pairs".into(),
+                PairCode::Rans => format!("pairs/{}", pairs.band),
+            },
         };
         info.raw_bits = coded.raw_bits;
         info.tiles = coded.tiles();

@@ -376,7 +376,10 @@ impl Fixed {
         // symbols in half a bit more than b/2
         let (states, tables) = match codec {
             Codec::Nibble(lanes) => (f64::from(lanes) * (12.5 - 2.0 * plan.nibble_entropy), 24.0),
-            Codec::BytePairs => (32.0 * (24.5 - 4.0 * plan.nibble_entropy), 300.0),
+            Codec::Pairs(pairs) => {
+                let strips = self.cols.div_ceil(pairs.strip.max(1)) as f64;
+                (strips * 32.0 * (24.5 - 4.0 * plan.nibble_entropy), 300.0)
+            }
         };
         let index = (ENTRY_BYTES + 3) as f64;
         let fixed = tiles * (states + 8.0 * index) + 8.0 * (tables + self.side as f64);
