@@ -172,7 +172,8 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
             Codec::Nibble(lanes) => format!("nibble x{lanes}"),
             Codec::Pairs(pairs) => match pairs.code {
                 _ if pairs == Pairs::WHOLE => "byte pairs".into(),
-                PairCode::Rans => format!("pairs/{}", pairs.band),
+                PairCode::Rans => "pairs rans".into(),
+                PairCode::Prefix => "prefix".into(),
             },
         };
         info.raw_bits = coded.raw_bits;
@@ -181,6 +182,11 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         let nibble = match tensor.frequencies() {
             Frequencies::Nibble(f) => of(f.as_array()),
             Frequencies::Pairs(f) => of(f.as_array()) / 2.0,
+            Frequencies::Prefix(lengths) => {
+                // a code of n bits is the best one for a frequency of 2^-n
+                let frequency = |s| lengths.get(s).map_or(0, |bits| 1u64 << (prefix_core::MAX_BITS - bits));
+                entropy((0..=255).map(frequency)) / 2.0
+            }
         };
         info.table_entropy = Some(nibble + f64::from(coded.raw_bits));
     }

@@ -183,6 +183,8 @@ pub struct Pairs {
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
 pub enum PairCode {
+    /// The code of `prefix-core`.
+    Prefix,
     /// The `byte` codec of `rans-core`.
     Rans,
 }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use prefix_core::Lengths;
 use rans_core::{byte, nibble};
 use rayon::prelude::*;
 
@@ -28,11 +29,11 @@ pub enum Profile {
     /// SIMD units: the `nibble` codec.
     #[default]
     Cpu,
-    /// GPUs: pairs of nibbles in strips and bands.
+    /// GPUs: pairs of nibbles in strips and bands; a prefix code, unless it takes much more than rANS would.
     Gpu,
 }
 
-/// Codec and tile height for a matrix.
+/// Codec and tile height for a matrix. For GPUs, the code is the one that is tried first.
 pub fn layout(rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
     let (codec, height) = match profile {
         Profile::Cpu => nibble_layout(rows, cols),
@@ -74,7 +75,7 @@ fn pair_layout(rows: u64, cols: u64) -> (Codec, u64) {
     let target = if rows * cols < 1 << 22 { 1 << 14 } else { 1 << 15 };
     let band = u64::from(BAND);
     let bands = ((target + band * strip / 2) / (band * strip)).max(1);
-    let pairs = Pairs { code: PairCode::Rans, band: BAND, strip };
+    let pairs = Pairs { code: PairCode::Prefix, band: BAND, strip };
     (Codec::Pairs(pairs), equal(rows, rows.div_ceil(band * bands), band))
 }
 
@@ -154,7 +155,7 @@ impl<'a> Encoder<'a> {
         input: Input<'a>,
     ) -> Result<Self, String> {
         let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
-        Self::with_layout(scheme, shape, values, layout(rows, cols, profile), plan, input)
+        Self::prepare(scheme, shape, values, (layout(rows, cols, profile), true), plan, input)
     }
 
     /// Prepares a tensor for this codec and tiles of so many rows. Error as for [`Self::new`], and what
@@ -163,7 +164,18 @@ impl<'a> Encoder<'a> {
         scheme: &str,
         shape: &[u64],
         values: Values,
-        (codec, tile_rows): (Codec, u64),
+        layout: (Codec, u64),
+        plan: &'a Plan,
+        input: Input<'a>,
+    ) -> Result<Self, String> {
+        Self::prepare(scheme, shape, values, (layout, false), plan, input)
+    }
+
+    fn prepare(
+        scheme: &str,
+        shape: &[u64],
+        values: Values,
+        ((codec, tile_rows), choose): ((Codec, u64), bool),
         plan: &'a Plan,
         input: Input<'a>,
     ) -> Result<Self, String> {
@@ -178,21 +190,19 @@ impl<'a> Encoder<'a> {
                 Some(pattern)
             }
         };
-        let codec = match codec {
-            Codec::Pairs(pairs) => Codec::Pairs(pairs.oldest(tile_rows, cols)),
-            nibble => nibble,
-        };
         let scheme = scheme.into();
         let predictor = None;
-        let coded =
+        let mut coded =
             Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor };
         coded.check(shape)?;
         let freqs = match codec {
             Codec::Nibble(_) => Frequencies::Nibble(plan.freqs),
             Codec::Pairs(pairs) => {
                 let counts = count(&coded, pairs, plan, input);
-                let freqs = byte::Frequencies::from_counts(&counts).map_err(|e| e.to_string())?;
-                Frequencies::Pairs(Box::new(freqs))
+                let (code, freqs) =
+                    pair_table(&counts, if choose { None } else { Some(pairs.code) }, raw_bits)?;
+                coded.codec = Codec::Pairs(Pairs { code, ..pairs }.oldest(tile_rows, cols));
+                freqs
             }
         };
         Ok(Self { coded, plan, input, freqs })
@@ -274,6 +284,34 @@ fn with_tile<T>(coded: &Coded, input: Input<'_>, tile: usize, each: impl FnOnce(
             made
         }
     }
+}
+
+/// Most that a prefix code may cost beyond rANS, of all bits of the levels. It decodes in half the instructions, and where
+/// weights are read from memory 2.5 % more bytes are 2.5 % more time; but for planes of hardly any entropy it costs much
+/// more: a code has at least a bit, two weights.
+pub const MOST_LOSS: f64 = 0.025;
+
+/// The table of pairs that occur so often, for this code or for the one that is worth its bytes.
+fn pair_table(
+    counts: &[u64; 256],
+    code: Option<PairCode>,
+    raw_bits: u32,
+) -> Result<(PairCode, Frequencies), String> {
+    let lengths = Lengths::from_counts(counts).map_err(|e| e.to_string())?;
+    let freqs = byte::Frequencies::from_counts(counts).map_err(|e| e.to_string())?;
+    let code = code.unwrap_or_else(|| {
+        let raw = counts.iter().sum::<u64>() as f64 * f64::from(2 * raw_bits);
+        let bits = |(&count, &f): (&u64, &u16)| count as f64 * (4096.0 / f64::from(f.max(1))).log2();
+        let rans: f64 = counts.iter().zip(freqs.as_array()).map(bits).sum();
+        // every pair that occurs has a code
+        let prefix = lengths.cost(counts).unwrap_or(u64::MAX) as f64;
+        if prefix + raw > (1.0 + MOST_LOSS) * (rans + raw) { PairCode::Rans } else { PairCode::Prefix }
+    });
+    let table = match code {
+        PairCode::Rans => Frequencies::Pairs(Box::new(freqs)),
+        PairCode::Prefix => Frequencies::Prefix(Box::new(lengths)),
+    };
+    Ok((code, table))
 }
 
 /// How often each pair of nibbles occurs.

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use prefix_core::Blocks;
 use rans_core::{Isa, byte};
 
 use crate::directory::{Coded, Pairs};
@@ -58,6 +59,12 @@ impl Shape {
     fn steps(self, width: usize) -> Result<byte::Steps, String> {
         let (bands, pairs, last) = self.bands();
         byte::Steps::banded(width, bands, pairs, last).map_err(|e| e.to_string())
+    }
+
+    /// What the prefix code calls the shape of a strip.
+    fn blocks(self, width: usize) -> Result<Blocks, String> {
+        let (bands, pairs, last) = self.bands();
+        Blocks::new(width, bands, pairs, last).map_err(|e| e.to_string())
     }
 
     /// Calls `each(upper, lower)` for all pairs of a strip in coded order, with positions in the tile; no lower one in an
@@ -126,6 +133,7 @@ fn cut(stream: &[u8], count: u64) -> Result<Vec<&[u8]>, String> {
 /// Codes pairs.
 pub(crate) enum EncodeTable {
     Rans(Box<byte::EncodeTable>),
+    Prefix(Box<prefix_core::EncodeTable>),
 }
 
 impl EncodeTable {
@@ -133,20 +141,25 @@ impl EncodeTable {
     pub fn new(freqs: &Frequencies) -> Self {
         match freqs {
             Frequencies::Pairs(f) => Self::Rans(Box::new(byte::EncodeTable::new(f))),
+            Frequencies::Prefix(f) => Self::Prefix(Box::new(prefix_core::EncodeTable::new(f))),
             Frequencies::Nibble(_) => unreachable!("the encoder makes frequencies for its codec"),
         }
     }
 
-    fn max_len(&self, shape: Shape, width: usize) -> usize {
-        match self {
+    fn max_len(&self, shape: Shape, width: usize) -> Result<usize, String> {
+        Ok(match self {
             Self::Rans(_) => byte::max_len(shape.symbols(width)),
-        }
+            Self::Prefix(_) => prefix_core::max_len(&shape.blocks(width)?),
+        })
     }
 
     fn encode(&self, shape: Shape, width: usize, symbols: &[u8], out: &mut [u8]) -> Result<usize, String> {
         match self {
             Self::Rans(table) => {
                 byte::encode(table, &shape.steps(width)?, symbols, out).map_err(|e| e.to_string())
+            }
+            Self::Prefix(table) => {
+                prefix_core::encode(table, &shape.blocks(width)?, symbols, out).map_err(|e| e.to_string())
             }
         }
     }
@@ -166,7 +179,7 @@ impl EncodeTable {
         for (i, strip) in strips.iter().enumerate() {
             symbols.clear();
             shape.symbols_of(strip.clone(), nibbles, filler, |pair| symbols.push(pair));
-            let most = self.max_len(shape, strip.len());
+            let most = self.max_len(shape, strip.len())?;
             grow(out, at + most.next_multiple_of(4));
             let len = self.encode(shape, strip.len(), symbols, &mut out[at..at + most])?;
             if strips.len() > 1 {
@@ -192,6 +205,7 @@ pub(crate) fn grow(buffer: &mut Vec<u8>, len: usize) {
 /// Decodes pairs.
 pub(crate) enum DecodeTable {
     Rans(Box<byte::DecodeTable>),
+    Prefix(Box<prefix_core::DecodeTable>),
 }
 
 impl DecodeTable {
@@ -199,6 +213,7 @@ impl DecodeTable {
     pub fn new(freqs: &Frequencies) -> Self {
         match freqs {
             Frequencies::Pairs(f) => Self::Rans(Box::new(byte::DecodeTable::new(f))),
+            Frequencies::Prefix(f) => Self::Prefix(Box::new(prefix_core::DecodeTable::new(f))),
             Frequencies::Nibble(_) => unreachable!("frequencies are read for their codec"),
         }
     }
@@ -249,6 +264,9 @@ impl DecodeTable {
                 byte::decode_many(Isa::best(), table, &mut jobs);
                 jobs.iter().try_for_each(|job| job.result().map_err(|e| e.to_string()))
             }
+            Self::Prefix(table) => strips.into_iter().try_for_each(|(width, bytes, out)| {
+                prefix_core::decode(table, &shape.blocks(width)?, bytes, out).map_err(|e| e.to_string())
+            }),
         }
     }
 }

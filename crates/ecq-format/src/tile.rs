@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 
+use prefix_core::Lengths;
 use rans_core::{Isa, byte, nibble};
 
 use crate::directory::{Codec, Coded, PairCode, Pairs};
@@ -83,36 +84,46 @@ impl<'a> TileParts<'a> {
     }
 }
 
-/// Frequencies of the coded symbols.
+/// Frequencies of the coded symbols, or what a code makes of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frequencies {
     /// Of nibbles.
     Nibble(nibble::Frequencies),
     /// Of pairs, the upper row's nibble in the low half.
     Pairs(Box<byte::Frequencies>),
+    /// Of pairs, as lengths of their codes.
+    Prefix(Box<Lengths>),
 }
 
 impl Frequencies {
-    /// Serialised, as `rans-core` does it.
+    /// Serialised, as `rans-core` and `prefix-core` do it.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![0; byte::Frequencies::MAX_BYTES];
+        let mut out = vec![0; byte::Frequencies::MAX_BYTES.max(Lengths::BYTES)];
         let len = match self {
-            Self::Nibble(f) => f.write(&mut out),
-            Self::Pairs(f) => f.write(&mut out),
+            Self::Nibble(f) => f.write(&mut out).ok(),
+            Self::Pairs(f) => f.write(&mut out).ok(),
+            Self::Prefix(lengths) => lengths.write(&mut out).ok(),
         };
-        out.truncate(len.unwrap_or(0)); // MAX_BYTES are enough
+        out.truncate(len.unwrap_or(0)); // the room is enough
         out
     }
 
     /// Reads the frequencies for a codec; zeros may follow them, nothing else.
     pub fn from_bytes(codec: Codec, bytes: &[u8]) -> Result<Self, String> {
         let (freqs, len) = match codec {
-            Codec::Nibble(_) => nibble::Frequencies::read(bytes).map(|(f, n)| (Self::Nibble(f), n)),
-            Codec::Pairs(Pairs { code: PairCode::Rans, .. }) => {
-                byte::Frequencies::read(bytes).map(|(f, n)| (Self::Pairs(Box::new(f)), n))
+            Codec::Nibble(_) => {
+                let (f, len) = nibble::Frequencies::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Nibble(f), len)
             }
-        }
-        .map_err(|e| e.to_string())?;
+            Codec::Pairs(Pairs { code: PairCode::Rans, .. }) => {
+                let (f, len) = byte::Frequencies::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Pairs(Box::new(f)), len)
+            }
+            Codec::Pairs(Pairs { code: PairCode::Prefix, .. }) => {
+                let (lengths, len) = Lengths::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Prefix(Box::new(lengths)), len)
+            }
+        };
         if bytes[len..].iter().any(|&b| b != 0) {
             return Err("bytes other than zero after the frequencies".into());
         }

@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use reader::second_reader;
 use serde_json::{Value, json};
 
-const CODES: [PairCode; 1] = [PairCode::Rans];
+const CODES: [PairCode; 2] = [PairCode::Rans, PairCode::Prefix];
 
 fn coded(name: &str, matrix: Matrix, raw_bits: u32) -> Coded {
     let shape = vec![matrix.rows as u64, matrix.cols as u64];
