@@ -8,7 +8,6 @@ use rans_core::{byte, nibble};
 use rayon::prelude::*;
 
 use crate::directory::{Codec, Coded, MAX_TILE_WEIGHTS, PairCode, Pairs, Values, matrix};
-use crate::levels::Split;
 use crate::ordered::ordered;
 use crate::pattern::Pattern;
 use crate::plan::{Histogram, Plan};
@@ -112,6 +111,28 @@ pub enum Input<'a> {
     Floats(Pattern, &'a [u8]),
 }
 
+/// What the directory will say of a tensor, but for its split.
+fn record(
+    scheme: &str,
+    shape: &[u64],
+    values: Values,
+    (codec, tile_rows): (Codec, u64),
+    input: Input<'_>,
+) -> Result<Coded, String> {
+    let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
+    let pattern = match input {
+        Input::Levels(_) => None,
+        Input::Floats(pattern, bytes) => {
+            if (rows * cols).checked_mul(pattern.format.bytes() as u64) != Some(bytes.len() as u64) {
+                return Err(format!("{} bytes of weights for {rows} x {cols}", bytes.len()));
+            }
+            Some(pattern)
+        }
+    };
+    let (scheme, raw_bits, center, predictor) = (scheme.into(), 0, 0, None);
+    Ok(Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor })
+}
+
 /// A tensor about to be coded.
 pub struct Encoder<'a> {
     coded: Coded,
@@ -155,7 +176,8 @@ impl<'a> Encoder<'a> {
         input: Input<'a>,
     ) -> Result<Self, String> {
         let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
-        Self::prepare(scheme, shape, values, (layout(rows, cols, profile), true), plan, input)
+        let coded = record(scheme, shape, values, layout(rows, cols, profile), input)?;
+        Self::prepare(coded, shape, plan, input, true)
     }
 
     /// Prepares a tensor for this codec and tiles of so many rows. Error as for [`Self::new`], and what
@@ -168,40 +190,40 @@ impl<'a> Encoder<'a> {
         plan: &'a Plan,
         input: Input<'a>,
     ) -> Result<Self, String> {
-        Self::prepare(scheme, shape, values, (layout, false), plan, input)
+        Self::prepare(record(scheme, shape, values, layout, input)?, shape, plan, input, false)
     }
 
-    fn prepare(
-        scheme: &str,
+    /// Prepares a tensor that is coded already for a profile: all but codec, tiles and split stays. `levels` are what was
+    /// coded: those of floats for a tensor with a pattern; differences, in tiles of the new height, for one with a
+    /// predictor. Error as for [`Self::new`].
+    pub fn again(
+        coded: &Coded,
         shape: &[u64],
-        values: Values,
-        ((codec, tile_rows), choose): ((Codec, u64), bool),
+        profile: Profile,
+        plan: &'a Plan,
+        levels: &'a dyn Levels,
+    ) -> Result<Self, String> {
+        let (codec, tile_rows) = layout(coded.rows, coded.cols, profile);
+        Self::prepare(Coded { codec, tile_rows, ..coded.clone() }, shape, plan, Input::Levels(levels), true)
+    }
+
+    /// `choose`: whether another code of pairs is taken if it is worth it.
+    fn prepare(
+        mut coded: Coded,
+        shape: &[u64],
         plan: &'a Plan,
         input: Input<'a>,
+        choose: bool,
     ) -> Result<Self, String> {
-        let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
-        let Split { raw_bits, center } = plan.split;
-        let pattern = match input {
-            Input::Levels(_) => None,
-            Input::Floats(pattern, bytes) => {
-                if (rows * cols).checked_mul(pattern.format.bytes() as u64) != Some(bytes.len() as u64) {
-                    return Err(format!("{} bytes of weights for {rows} x {cols}", bytes.len()));
-                }
-                Some(pattern)
-            }
-        };
-        let scheme = scheme.into();
-        let predictor = None;
-        let mut coded =
-            Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor };
+        (coded.raw_bits, coded.center) = (plan.split.raw_bits, plan.split.center);
         coded.check(shape)?;
-        let freqs = match codec {
+        let freqs = match coded.codec {
             Codec::Nibble(_) => Frequencies::Nibble(plan.freqs),
             Codec::Pairs(pairs) => {
                 let counts = count(&coded, pairs, plan, input);
-                let (code, freqs) =
-                    pair_table(&counts, if choose { None } else { Some(pairs.code) }, raw_bits)?;
-                coded.codec = Codec::Pairs(Pairs { code, ..pairs }.oldest(tile_rows, cols));
+                let wanted = if choose { None } else { Some(pairs.code) };
+                let (code, freqs) = pair_table(&counts, wanted, coded.raw_bits)?;
+                coded.codec = Codec::Pairs(Pairs { code, ..pairs }.oldest(coded.tile_rows, coded.cols));
                 freqs
             }
         };

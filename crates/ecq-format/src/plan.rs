@@ -163,6 +163,15 @@ impl Plan {
         Self::for_counts(split, &Self::nibbles(histogram, split))
     }
 
+    /// The plan by which a nibble plane was made in which nibbles occur so often, those at escapes counted. `None` if there
+    /// are none. Its cost is without escapes.
+    pub fn of_plane(split: Split, counts: &[u64; 16]) -> Option<Self> {
+        let freqs = nibble::fast_frequencies(counts).ok()?;
+        // the last of the most frequent ones, as in `for_counts`
+        let filler = (0..16).max_by_key(|&s| counts[s]).unwrap_or(0) as u8;
+        Some(Self::cost(counts.iter().sum(), split, freqs, counts, filler, (0, 0.0)))
+    }
+
     /// What these levels cost with the frequencies and the split of this plan. The histogram must have the same centre.
     #[must_use]
     pub fn applied(&self, histogram: &Histogram) -> Self {

@@ -208,7 +208,7 @@ impl Model {
             let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "U8", source };
-            writer.part(head, t.part.clone(), &t.bytes)?;
+            writer.part(head, t.part.clone(), crc32fast::hash(&t.bytes))?;
         }
         for (name, bytes) in &self.blobs {
             writer.blob(name, Role::Companion, bytes)?;
