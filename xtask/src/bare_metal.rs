@@ -1,4 +1,4 @@
-//! `cargo xtask bare-metal`: rans-core's firmware, built for bare ARM cores and run in an emulator.
+//! `cargo xtask bare-metal`: the codecs' firmware, built for bare ARM cores and run in an emulator.
 
 use std::path::Path;
 use std::process::Command;

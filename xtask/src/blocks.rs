@@ -1,12 +1,14 @@
-//! The blocks in `fixtures/rans`: one coded stream for each codec of rans-core, and the symbols it must give.
+//! The blocks in `fixtures/rans` and `fixtures/prefix`: one coded stream for each codec of rans-core and for
+//! prefix-core, and the symbols it must give.
 //!
-//! `NAME.bin` is the serialised frequency table and then the stream; `NAME.symbols` is a byte a symbol. The
-//! bare-metal firmware and a test of rans-core decode them.
+//! `NAME.bin` is the serialised frequency table (for the prefix code its lengths) and then the stream; `NAME.symbols`
+//! is a byte a symbol. The bare-metal firmware and tests of both crates decode them.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use prefix_core::{Blocks, Lengths};
 use rans_core::{byte, nibble};
 
 /// No multiple of the lane counts, so that the last step is narrow.
@@ -14,14 +16,17 @@ const SYMBOLS: usize = 3001;
 /// Two groups of 64.
 const NIBBLE_LANES: usize = 128;
 
-/// A file of the fixture folder.
+/// Columns, bands, pairs of rows in each, pairs of rows in the last: narrow blocks, an odd step and a last band.
+const PREFIX_SHAPE: [usize; 4] = [45, 16, 4, 3];
+
+/// A file below the fixture folder.
 type NamedFile = (&'static str, Vec<u8>);
 
 /// Writes the blocks.
 pub fn write(folder: &Path) -> Result<()> {
-    fs::create_dir_all(folder)?;
     for (name, bytes) in files()? {
         let path = folder.join(name);
+        path.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
@@ -30,18 +35,32 @@ pub fn write(folder: &Path) -> Result<()> {
 fn files() -> Result<Vec<NamedFile>> {
     let mut random = XorShift(0x2545_f491_4f6c_dd1d);
     let nibbles: Vec<u8> = (0..SYMBOLS).map(|_| random.bell(15)).collect();
-    let bytes: Vec<u8> = (0..SYMBOLS)
-        .map(|_| match random.next() % 64 {
-            0 => random.next() as u8, // a heavy tail
-            _ => 112 + random.bell(32),
-        })
-        .collect();
+    let mut tailed = || match random.next() % 64 {
+        0 => random.next() as u8, // a heavy tail
+        _ => 112 + random.bell(32),
+    };
+    let bytes: Vec<u8> = (0..SYMBOLS).map(|_| tailed()).collect();
+    let [cols, bands, pairs, last_pairs] = PREFIX_SHAPE;
+    let blocks = Blocks::new(cols, bands, pairs, last_pairs)?;
+    let pairs: Vec<u8> = (0..blocks.symbols()).map(|_| tailed()).collect();
     Ok(vec![
-        ("nibble.bin", nibble_block(&nibbles)?),
-        ("nibble.symbols", nibbles),
-        ("byte.bin", byte_block(&bytes)?),
-        ("byte.symbols", bytes),
+        ("rans/nibble.bin", nibble_block(&nibbles)?),
+        ("rans/nibble.symbols", nibbles),
+        ("rans/byte.bin", byte_block(&bytes)?),
+        ("rans/byte.symbols", bytes),
+        ("prefix/pairs.bin", prefix_block(&blocks, &pairs)?),
+        ("prefix/pairs.symbols", pairs),
     ])
+}
+
+fn prefix_block(blocks: &Blocks, symbols: &[u8]) -> Result<Vec<u8>> {
+    let lengths = Lengths::from_counts(&counts(symbols))?;
+    let mut block = vec![0; Lengths::BYTES + prefix_core::max_len(blocks)];
+    let head = lengths.write(&mut block)?;
+    let table = prefix_core::EncodeTable::new(&lengths);
+    let length = prefix_core::encode(&table, blocks, symbols, &mut block[head..])?;
+    block.truncate(head + length);
+    Ok(block)
 }
 
 fn nibble_block(symbols: &[u8]) -> Result<Vec<u8>> {
@@ -94,7 +113,7 @@ mod tests {
     #[test]
     fn the_committed_blocks_are_what_the_encoder_writes() {
         for (name, bytes) in files().unwrap() {
-            let path = crate::shell::root().join("fixtures/rans").join(name);
+            let path = crate::shell::root().join("fixtures").join(name);
             let committed = fs::read(&path).unwrap();
             assert!(committed == bytes, "{name} differs: run `cargo xtask fixtures --generate`");
         }

@@ -13,7 +13,7 @@ use crate::shell::{self, Scratch};
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Write the small committed fixtures again (fixtures/sources and fixtures/rans) instead of fetching models
+    /// Write the small committed fixtures again (fixtures/sources, fixtures/rans and fixtures/prefix) instead of fetching models
     #[arg(long)]
     generate: bool,
 }

@@ -1,7 +1,8 @@
 //! `cargo xtask fixtures --generate`: the small committed fixtures.
 //!
 //! Source models come from a Python script that uses the source formats' own libraries, so that our readers are
-//! tested against somebody else's writers. The blocks of `fixtures/rans` come from `rans-core`.
+//! tested against somebody else's writers. The blocks of `fixtures/rans` and
+//! `fixtures/prefix` come from `rans-core` and `prefix-core`.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,14 +11,14 @@ use anyhow::{Context, Result};
 
 use crate::{blocks, fixtures, shell};
 
-/// Writes `fixtures/sources` and `fixtures/rans`.
+/// Writes `fixtures/sources`, `fixtures/rans` and `fixtures/prefix`.
 pub fn run() -> Result<()> {
     let sources = shell::root().join("fixtures/sources");
     fs::create_dir_all(&sources)?;
     let script = shell::root().join("xtask/python/make_fixtures.py");
     // without -B, Python would leave compiled files beside the script
     shell::run(shell::command(python()?).arg("-B").arg(script).arg(&sources).arg(fixtures::llama_cpp()?))?;
-    blocks::write(&shell::root().join("fixtures/rans"))
+    blocks::write(&shell::root().join("fixtures"))
 }
 
 /// The interpreter of a virtual environment that holds the pinned packages; made if it is not there.

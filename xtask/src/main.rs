@@ -43,7 +43,7 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
-    /// Build rans-core's firmware for bare ARM cores and run it in an emulator
+    /// Build the firmware of rans-core and prefix-core for bare ARM cores and run it in an emulator
     BareMetal,
     /// Build rans-core's tests for 64-bit ARM and run them in an emulator
     Neon,

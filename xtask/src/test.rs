@@ -56,7 +56,7 @@ const STEPS: [Step; 9] = [
     Step { name: "doc", about: "cargo doc --workspace --no-deps, warnings denied", run: doc },
     Step {
         name: "bare-metal",
-        about: "rans-core's firmware: built for two ARM cores, run in an emulator",
+        about: "the firmware of rans-core and prefix-core: built for two ARM cores, run in an emulator",
         run: bare_metal::run,
     },
     Step {

@@ -1,29 +1,48 @@
 //! Streams to symbols.
 
+#[cfg(target_arch = "x86_64")]
+use crate::arch::{self, InstructionSet};
 use crate::blocks::{Turn, Turns};
-use crate::{Blocks, DecodeTable, Error, LANES, LEAD};
+use crate::{Blocks, DecodeTable, Error, Isa, LANES, LEAD};
 
-/// Decodes a stream into `out`: the symbols of the blocks in order, each block row by row.
+/// Decodes a stream into `out`, as fast as this CPU can: the symbols of the blocks in order, each block row by row.
 ///
 /// Errors: [`Error::Layout`], [`Error::StreamLength`], [`Error::Truncated`], [`Error::Filling`],
 /// [`Error::TrailingBytes`]. On an error the contents of `out` are unspecified.
 pub fn decode(table: &DecodeTable, blocks: &Blocks, stream: &[u8], out: &mut [u8]) -> Result<(), Error> {
+    decode_with(Isa::best(), table, blocks, stream, out)
+}
+
+/// [`decode`] with a given instruction set.
+pub fn decode_with(
+    isa: Isa,
+    table: &DecodeTable,
+    blocks: &Blocks,
+    stream: &[u8],
+    out: &mut [u8],
+) -> Result<(), Error> {
     let mut run = Run::start(*blocks, stream, out)?;
-    run.steps(table);
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx2 => arch::avx2::steps(isa, table, &mut run),
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => arch::avx512::steps(isa, table, &mut run),
+        _ => run.steps(table),
+    }
     run.finish(table)
 }
 
 /// A stream on its way.
-struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The word of each lane in which its next bit is, unless all 32 are used.
-    lo: [u32; LANES],
+    pub(crate) lo: [u32; LANES],
     /// The word of each lane after that.
-    hi: [u32; LANES],
+    pub(crate) hi: [u32; LANES],
     /// Bits of `lo` that are used.
-    used: [u32; LANES],
-    words: &'a [[u8; 4]],
+    pub(crate) used: [u32; LANES],
+    pub(crate) words: &'a [[u8; 4]],
     /// Words that are taken.
-    taken: usize,
+    pub(crate) taken: usize,
     turns: Turns,
     /// Room for the symbols of these turns.
     out: &'a mut [u8],
@@ -48,19 +67,21 @@ impl<'a> Run<'a> {
     }
 
     /// There is a word for each lane, and one more: the last word is for [`Self::finish`].
-    fn enough(&self) -> bool {
+    #[inline]
+    pub(crate) fn enough(&self) -> bool {
         self.words.len() - self.taken > LANES
     }
 
     /// The next turn, with room for its symbols.
-    fn next(&mut self) -> Option<(Turn, &'a mut [u8])> {
+    #[inline]
+    pub(crate) fn next(&mut self) -> Option<(Turn, &'a mut [u8])> {
         let turn = self.turns.next()?;
         let (out, rest) = core::mem::take(&mut self.out).split_at_mut(turn.symbols());
         self.out = rest;
         Some((turn, out))
     }
 
-    /// Decodes as long as there are [`Self::enough`] words.
+    /// Decodes as long as there are [`Self::enough`] words and turns: what vector paths do in its place.
     fn steps(&mut self, table: &DecodeTable) {
         while self.enough()
             && let Some((turn, out)) = self.next()

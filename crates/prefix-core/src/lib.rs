@@ -39,6 +39,9 @@
 //! # Ok::<(), prefix_core::Error>(())
 //! ```
 //!
+//! There are fast paths for several instruction sets ([`InstructionSet`]), which give what the plain code gives. The
+//! feature `std`, on by default, only asks the CPU at run time which it has.
+//!
 //! The decoder takes any bytes and either returns symbols or an [`Error`]; it never panics, never reads outside its
 //! slice and always ends. A damaged stream can decode to wrong symbols without an error: there is no checksum, only the
 //! length and the zeros that no code covers. Containers add a checksum.
@@ -46,8 +49,12 @@
 //! Source of the method: L. Larmore and D. Hirschberg, "A fast algorithm for optimal length-limited Huffman codes"
 //! (J. ACM 37, 1990).
 #![no_std]
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)] // but for the vector paths in `arch`
 
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod arch;
 mod blocks;
 mod decoder;
 mod encoder;
@@ -55,8 +62,9 @@ mod error;
 mod lengths;
 mod table;
 
+pub use arch::{InstructionSet, Isa};
 pub use blocks::Blocks;
-pub use decoder::decode;
+pub use decoder::{decode, decode_with};
 pub use encoder::{encode, max_len};
 pub use error::Error;
 pub use lengths::Lengths;

@@ -38,13 +38,13 @@ const WINDOWS: usize = 1 << MAX_BITS;
 /// with, and the length of that code.
 #[derive(Clone, Debug)]
 pub struct DecodeTable(
-    /// `symbol << 8 | length`.
-    pub(crate) [u16; WINDOWS],
+    /// `symbol << 8 | length`, and one that is not used: vectors read 4 bytes at the place of each entry.
+    pub(crate) [u16; WINDOWS + 1],
 );
 
 impl DecodeTable {
     /// A table to be filled by [`Self::rebuild`]: for a `static`, where 8 KiB are too much for the stack.
-    pub const EMPTY: Self = Self([0; WINDOWS]);
+    pub const EMPTY: Self = Self([0; WINDOWS + 1]);
 
     /// The table of this code.
     pub fn new(lengths: &Lengths) -> Self {
@@ -56,7 +56,7 @@ impl DecodeTable {
     /// Fills the table for this code.
     pub fn rebuild(&mut self, lengths: &Lengths) {
         for (symbol, code, bits) in lengths.codes() {
-            for entry in self.0.iter_mut().skip(usize::from(code)).step_by(1 << bits) {
+            for entry in self.0[..WINDOWS].iter_mut().skip(usize::from(code)).step_by(1 << bits) {
                 *entry = u16::from(symbol) << 8 | bits as u16;
             }
         }
@@ -64,7 +64,7 @@ impl DecodeTable {
 
     /// Symbol and length of all 4,096 windows of 12 bits (the first bit lowest), ascending.
     pub fn entries(&self) -> impl Iterator<Item = (u8, u32)> {
-        self.0.iter().map(|&entry| ((entry >> 8) as u8, u32::from(entry & 0xff)))
+        self.0[..WINDOWS].iter().map(|&entry| ((entry >> 8) as u8, u32::from(entry & 0xff)))
     }
 
     /// Decodes the code that a window begins with: the symbol and the length of its code.

@@ -1,16 +1,17 @@
 //! Decodes one committed block of each codec on a bare ARM core and compares every symbol.
 //!
-//! `rans-core` is the only dependency. Memory: the stack; there is no allocator and no static variable. The result
-//! is told to the debugger or emulator through semihosting: a line of text, then an exit status.
+//! `rans-core` and `prefix-core` are the only dependencies. Memory: the stack; there is no allocator and no static
+//! variable. The result is told to the debugger or emulator through semihosting: a line of text, then an exit status.
 #![no_std]
 #![no_main]
 
 mod semihosting;
 
-use core::fmt::Write;
+use core::fmt::{Display, Write};
 use core::panic::PanicInfo;
 
-use rans_core::{Error, byte, nibble};
+use prefix_core::{Blocks, Lengths};
+use rans_core::{byte, nibble};
 use semihosting::{Console, exit};
 
 /// Frequency table, then stream.
@@ -19,7 +20,11 @@ static NIBBLE_SYMBOLS: &[u8; SYMBOLS] = include_bytes!("../../../../fixtures/ran
 static BYTE: &[u8] = include_bytes!("../../../../fixtures/rans/byte.bin");
 static BYTE_SYMBOLS: &[u8; SYMBOLS] = include_bytes!("../../../../fixtures/rans/byte.symbols");
 
-/// Symbols in each block; that the files are as long is checked by the compiler.
+/// Code lengths, then stream.
+static PREFIX: &[u8] = include_bytes!("../../../../fixtures/prefix/pairs.bin");
+static PREFIX_SYMBOLS: &[u8; 3015] = include_bytes!("../../../../fixtures/prefix/pairs.symbols");
+
+/// Symbols in each block of `rans-core`; that the files are as long is checked by the compiler.
 const SYMBOLS: usize = 3001;
 /// Lanes of the `nibble` block.
 const NIBBLE_LANES: usize = 128;
@@ -34,7 +39,8 @@ static VECTORS: [extern "C" fn() -> !; 3] = [reset, fault, fault];
 extern "C" fn reset() -> ! {
     let nibble = report("nibble", decode_nibble());
     let byte = report("byte", decode_byte());
-    exit(nibble && byte)
+    let prefix = report("prefix", decode_prefix());
+    exit(nibble && byte && prefix)
 }
 
 extern "C" fn fault() -> ! {
@@ -49,18 +55,18 @@ fn panic(info: &PanicInfo<'_>) -> ! {
 }
 
 /// Prints how a codec fared; true if all symbols were right.
-fn report(codec: &str, outcome: Result<bool, Error>) -> bool {
+fn report<E: Display>(codec: &str, outcome: Result<bool, E>) -> bool {
     let _ = match &outcome {
         Ok(true) => writeln!(Console, "{codec}: ok"),
         Ok(false) => writeln!(Console, "{codec}: wrong symbols"),
         Err(error) => writeln!(Console, "{codec}: {error}"),
     };
-    outcome == Ok(true)
+    matches!(outcome, Ok(true))
 }
 
 // Each codec has a frame of its own, so that the tables are not on the stack at the same time.
 #[inline(never)]
-fn decode_nibble() -> Result<bool, Error> {
+fn decode_nibble() -> Result<bool, rans_core::Error> {
     let (freqs, head) = nibble::Frequencies::read(NIBBLE)?;
     let strips = nibble::Strips::flat(NIBBLE_LANES, SYMBOLS)?;
     let mut symbols = [0; SYMBOLS];
@@ -69,10 +75,19 @@ fn decode_nibble() -> Result<bool, Error> {
 }
 
 #[inline(never)]
-fn decode_byte() -> Result<bool, Error> {
+fn decode_byte() -> Result<bool, rans_core::Error> {
     let (freqs, head) = byte::Frequencies::read(BYTE)?;
     let mut symbols = [0; SYMBOLS];
     let steps = byte::Steps::flat(SYMBOLS);
     byte::decode(&byte::DecodeTable::new(&freqs), &steps, &BYTE[head..], &mut symbols)?;
     Ok(&symbols == BYTE_SYMBOLS)
+}
+
+#[inline(never)]
+fn decode_prefix() -> Result<bool, prefix_core::Error> {
+    let (lengths, head) = Lengths::read(PREFIX)?;
+    let mut symbols = [0; PREFIX_SYMBOLS.len()];
+    let blocks = Blocks::new(45, 16, 4, 3)?;
+    prefix_core::decode(&prefix_core::DecodeTable::new(&lengths), &blocks, &PREFIX[head..], &mut symbols)?;
+    Ok(&symbols == PREFIX_SYMBOLS)
 }
