@@ -9,21 +9,18 @@ use sha2::{Digest, Sha256};
 use crate::{demo, shell};
 
 /// Folder of the present format version.
-const FOLDER: &str = "fixtures/golden/v3";
+const FOLDER: &str = "fixtures/golden/v4";
 
 /// Source, name of the golden file, how it is converted. Each must need the present version: what an older one says is in
 /// the older one's folder.
-const FILES: [(&str, &str, &[&str]); 10] = [
-    ("kquants.gguf", "kquants-cpu.ecq", &[]),
-    ("kquants.gguf", "kquants-gpu.ecq", &["--profile", "gpu"]),
-    ("mlx4", "mlx4.ecq", &[]),
-    ("mlx8", "mlx8.ecq", &[]),
-    ("gptq4", "gptq4.ecq", &[]),
-    ("gptq4-order", "gptq4-order.ecq", &[]),
-    ("awq4", "awq4.ecq", &[]),
-    ("nf4", "nf4.ecq", &[]),
-    ("tiny.safetensors", "nf4-64.ecq", &["--scheme", "nf4"]),
-    ("tiny.safetensors", "int8-planar.ecq", &["--scheme", "int8", "--predictor", "planar"]),
+const FILES: [(&str, &str, &[&str]); 7] = [
+    ("blocks.gguf", "gguf.ecq", &["--profile", "gpu"]),
+    ("kquants.gguf", "kquants.ecq", &["--profile", "gpu"]),
+    ("floats.safetensors", "floats.ecq", &["--profile", "gpu"]),
+    ("mlx4", "mlx4.ecq", &["--profile", "gpu"]),
+    ("sharded", "sharded.ecq", &["--profile", "gpu", "--bits", "3.5"]),
+    ("blocks.gguf", "ecq-1.ecq", &["--profile", "gpu", "--bits", "1"]),
+    ("blocks.gguf", "int8-up.ecq", &["--profile", "gpu", "--scheme", "int8", "--predictor", "up"]),
 ];
 
 /// Writes the files, and the SHA-256 of what each restores to as F32 safetensors. Refuses if they exist.

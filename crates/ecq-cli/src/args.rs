@@ -58,6 +58,22 @@ pub enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Move an .ecq file to the codecs of other machines, without loss and without its source
+    Recode {
+        /// The .ecq file
+        file: PathBuf,
+        /// The .ecq file to write
+        output: PathBuf,
+        /// What the result shall be decoded on
+        #[arg(long)]
+        profile: Profile,
+        /// Replace an existing file
+        #[arg(long)]
+        force: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Show what entropy coding is worth for a model: rate and distortion of every scheme
     Analyze(Analyze),
 }
@@ -191,10 +207,19 @@ pub enum PredictorName {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
-    /// SIMD units
+    /// SIMD units: rANS of nibbles
     Cpu,
-    /// Graphics processors
+    /// Graphics processors: a prefix code of pairs of nibbles, about 1 % larger
     Gpu,
+}
+
+impl From<Profile> for ecq_format::encode::Profile {
+    fn from(profile: Profile) -> Self {
+        match profile {
+            Profile::Cpu => Self::Cpu,
+            Profile::Gpu => Self::Gpu,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -77,6 +77,18 @@ pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -
     Ok(())
 }
 
+pub fn recoded(path: &Path, before: u64, i: &Inspection, seconds: f64) -> Result<()> {
+    let mut out = stdout().lock();
+    let (after, bits) = (mb(i.totals.file_bytes), i.totals.coded_bits);
+    writeln!(
+        out,
+        "{}: {after}, it was {}; coded at {bits:.3} bits a weight; {seconds:.1} s",
+        path.display(),
+        mb(before)
+    )?;
+    Ok(())
+}
+
 pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
     let mut out = stdout().lock();
     let kind = if i.lossless { "lossless" } else { "lossy" };

@@ -8,8 +8,7 @@ use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::rates::rules::SQNR;
 use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
 use ecq_convert::source::{Source, SourceLimits};
-use ecq_convert::{convert, inspect, restore, verify};
-use ecq_format::encode::Profile;
+use ecq_convert::{convert, inspect, recode, restore, verify};
 use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
 use ecq_quant::scheme::BITS;
@@ -56,6 +55,19 @@ pub fn run(args: Args) -> Result<()> {
             bar.finish();
             if args.quiet { Ok(()) } else { output::restored(&restored) }
         }
+        Command::Recode { file, output, profile, force, json } => {
+            let input = open(&file)?;
+            let start = Instant::now();
+            recode::recode(&input, &output, profile.into(), force, &bar)?;
+            bar.finish();
+            let seconds = start.elapsed().as_secs_f64();
+            let inspection = inspect::inspect(&open(&output)?)?;
+            match (json, args.quiet) {
+                (true, _) => output::json(&inspection),
+                (false, true) => Ok(()),
+                (false, false) => output::recoded(&output, input.file_size(), &inspection, seconds),
+            }
+        }
         Command::Analyze(analyze) => report::run(&analyze, &bar),
     }
 }
@@ -71,12 +83,9 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
         tracing::warn!("'{name}' is not part of the model and is left out");
     }
     let treatment = treatment(args, source.is_quantized())?;
-    let profile = match args.profile {
-        args::Profile::Cpu => Profile::Cpu,
-        args::Profile::Gpu => Profile::Gpu,
-    };
     let rules = Rules::new(args.tensors.iter().cloned())?;
     let global_table = args.table == Some(TableName::Global);
+    let profile = args.profile.into();
     let options = Options { treatment, rules, global_table, profile, overwrite: args.force };
     let start = Instant::now();
     convert::convert_source(&source, &args.output, &options, bar)?;

@@ -34,7 +34,7 @@ const MOST_ELSE: u64 = 1 << 30;
 const FLOATS: &str = "lossless";
 
 /// Fewest weights of a tensor that is coded in pairs.
-const SMALLEST_PAIRED: usize = 8192;
+const SMALLEST_PAIRED: u64 = 8192;
 
 /// What is done with the weights that no rule names.
 #[derive(Clone, Debug)]
@@ -324,7 +324,8 @@ impl Job<'_> {
             (true, true) => {
                 for (index, &part) in (0..).zip(&packed.parts) {
                     let (tensor, part) = (&tensors[part], Part { of: main.into(), index });
-                    writer.part(head(tensor, &tensor.shape), part, self.source.data(tensor))?;
+                    let crc = crc32fast::hash(self.source.data(tensor));
+                    writer.part(head(tensor, &tensor.shape), part, crc)?;
                     step(self.progress, tensor.len)?;
                 }
             }
@@ -364,9 +365,7 @@ impl Job<'_> {
             self.progress.advance(matrix.used(rows));
             !self.progress.cancelled()
         };
-        // the table of a few thousand pairs would take more than the pairs
-        let small = matrix.rows() * matrix.cols() < SMALLEST_PAIRED;
-        let profile = if small { Profile::Cpu } else { self.options.profile };
+        let profile = profile_for(matrix.rows() as u64 * matrix.cols() as u64, self.options.profile);
         let failed = quantize_error(self.source, tensor);
         let scheme = match choice {
             Choice::Keep => return Ok(false),
@@ -391,9 +390,19 @@ impl Job<'_> {
     }
 }
 
+/// The profile for a tensor of so many weights: the table of a few thousand pairs would take more than the pairs.
+pub(crate) fn profile_for(weights: u64, profile: Profile) -> Profile {
+    if weights < SMALLEST_PAIRED { Profile::Cpu } else { profile }
+}
+
 /// A guess of the length of the header.
 fn header_bytes(source: &Source) -> u64 {
-    source.tensors().iter().map(|t| 8 * t.name.len() as u64 + 1200).sum::<u64>() + 4096
+    header_for(source.tensors().iter().map(|t| t.name.len()))
+}
+
+/// A guess of the length of a header for tensors with names of these lengths.
+pub(crate) fn header_for(names: impl Iterator<Item = usize>) -> u64 {
+    names.map(|len| 8 * len as u64 + 1200).sum::<u64>() + 4096
 }
 
 /// Tells of rules for tensors that cannot be coded at all: norms, other types.

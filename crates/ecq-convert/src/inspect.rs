@@ -1,7 +1,7 @@
 //! What is inside a `.ecq` file, from its header and tables alone: no tile is decoded.
 
 use ecq_format::Reader;
-use ecq_format::directory::{Codec, Role, TensorRecord};
+use ecq_format::directory::{Codec, PairCode, Pairs, Role, TensorRecord};
 use ecq_format::plan::entropy;
 use ecq_format::reader::Tensor;
 use ecq_format::tile::Frequencies;
@@ -170,7 +170,11 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         info.scheme = coded.scheme.clone();
         info.codec = match coded.codec {
             Codec::Nibble(lanes) => format!("nibble x{lanes}"),
-            Codec::BytePairs => "byte pairs".into(),
+            Codec::Pairs(pairs) => match pairs.code {
+                _ if pairs == Pairs::WHOLE => "byte pairs".into(),
+                PairCode::Rans => "pairs rans".into(),
+                PairCode::Prefix => "prefix".into(),
+            },
         };
         info.raw_bits = coded.raw_bits;
         info.tiles = coded.tiles();
@@ -178,6 +182,11 @@ fn tensor(reader: &Reader, record: &TensorRecord) -> Result<TensorInfo> {
         let nibble = match tensor.frequencies() {
             Frequencies::Nibble(f) => of(f.as_array()),
             Frequencies::Pairs(f) => of(f.as_array()) / 2.0,
+            Frequencies::Prefix(lengths) => {
+                // a code of n bits is the best one for a frequency of 2^-n
+                let frequency = |s| lengths.get(s).map_or(0, |bits| 1u64 << (prefix_core::MAX_BITS - bits));
+                entropy((0..=255).map(frequency)) / 2.0
+            }
         };
         info.table_entropy = Some(nibble + f64::from(coded.raw_bits));
     }

@@ -8,6 +8,7 @@
 //! | bits for each tensor | [`rates`] |
 //! | source → `.ecq` | [`convert`](mod@convert) |
 //! | `.ecq` → the source files, or safetensors | [`restore`](mod@restore) |
+//! | `.ecq` → `.ecq` in the codecs of another profile | [`recode`](mod@recode) |
 //! | checksums, decoding, comparison with the source | [`verify`](mod@verify) |
 //! | what is inside a `.ecq` file | [`inspect`](mod@inspect) |
 //! | what each scheme would give | [`analyze`](mod@analyze) |
@@ -23,6 +24,7 @@ mod error;
 pub mod inspect;
 mod progress;
 pub mod rates;
+pub mod recode;
 pub mod restore;
 pub mod source;
 pub mod tensors;

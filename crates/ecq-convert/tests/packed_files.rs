@@ -80,7 +80,7 @@ impl Forged {
         let (index, bytes) = &self.part;
         let source = Extent { file: 0, offset: self.len, len: bytes.len() as u64 };
         let head = TensorHead { name: "part", shape: &[bytes.len() as u64], dtype: "U8", source };
-        writer.part(head, Part { of: "main".into(), index: *index }, bytes).unwrap();
+        writer.part(head, Part { of: "main".into(), index: *index }, crc32fast::hash(bytes)).unwrap();
         let verbatim = writer.blob("model", Role::Verbatim, b"").unwrap();
         let (name, format, sha256) = ("model".into(), "safetensors".into(), "0".repeat(64));
         let size = self.len + bytes.len() as u64;

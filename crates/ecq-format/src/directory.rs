@@ -14,6 +14,9 @@ pub const MAX_TILE_WEIGHTS: u64 = 1 << 24;
 /// Most bytes of planes that one byte of side data may stand for. Bounds what a reader must allocate for them.
 pub const MAX_PARAMS_PER_BYTE: u64 = 4096;
 
+/// Most rows of a band of pairs: a lane's code for a block of 32 columns, which a kernel holds in registers.
+pub const MAX_BAND: u32 = 64;
+
 /// The whole directory.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields)]
@@ -156,12 +159,93 @@ pub struct Coded {
 
 /// Wire codec of the nibble plane.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "snake_case")]
+#[serde(try_from = "CodecName", into = "CodecName")]
 pub enum Codec {
     /// The `nibble` codec of `rans-core` with this many lanes, a nibble a symbol.
     Nibble(u32),
-    /// The `byte` codec of `rans-core`, the nibbles of two neighbouring rows in a symbol.
+    /// The nibbles of two neighbouring rows in a symbol.
+    Pairs(Pairs),
+}
+
+/// How pairs of nibbles are coded.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Pairs {
+    /// The coder.
+    pub code: PairCode,
+    /// Rows that a stream codes side by side, all columns of them before the next ones: even, at most [`MAX_BAND`].
+    pub band: u32,
+    /// Columns of a stream: a multiple of 32, or all there are.
+    pub strip: u64,
+}
+
+/// The coder of pairs.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub enum PairCode {
+    /// The code of `prefix-core`.
+    Prefix,
+    /// The `byte` codec of `rans-core`.
+    Rans,
+}
+
+impl Pairs {
+    /// All rows of a tile in a band, all columns in a strip: the one form that versions 1 to 3 have, `byte_pairs`.
+    pub const WHOLE: Self = Self { code: PairCode::Rans, band: u32::MAX - 1, strip: u64::MAX };
+
+    /// The same for tiles of this size, in the oldest form that says it.
+    #[must_use]
+    pub fn oldest(self, tile_rows: u64, cols: u64) -> Self {
+        let whole = u64::from(self.band) >= tile_rows && self.strip >= cols;
+        if whole && self.code == PairCode::Rans { Self::WHOLE } else { self }
+    }
+
+    fn check(self, cols: u64) -> Result<(), String> {
+        let Self { band, strip, .. } = self;
+        if self == Self::WHOLE {
+            return Ok(());
+        }
+        if !band.is_multiple_of(2) || !(2..=MAX_BAND).contains(&band) {
+            return Err(format!("bands of {band} rows, expected an even number from 2 to {MAX_BAND}"));
+        }
+        if strip == 0 || (!strip.is_multiple_of(32) && strip < cols) {
+            return Err(format!("strips of {strip} columns, expected a multiple of 32 or all {cols}"));
+        }
+        Ok(())
+    }
+}
+
+/// What the directory calls a codec.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CodecName {
+    Nibble(u32),
     BytePairs,
+    Pairs(Pairs),
+}
+
+impl From<Codec> for CodecName {
+    fn from(codec: Codec) -> Self {
+        match codec {
+            Codec::Nibble(lanes) => Self::Nibble(lanes),
+            Codec::Pairs(Pairs::WHOLE) => Self::BytePairs,
+            Codec::Pairs(pairs) => Self::Pairs(pairs),
+        }
+    }
+}
+
+impl TryFrom<CodecName> for Codec {
+    type Error = String;
+
+    fn try_from(name: CodecName) -> Result<Self, String> {
+        match name {
+            CodecName::Nibble(lanes) => Ok(Self::Nibble(lanes)),
+            CodecName::BytePairs => Ok(Self::Pairs(Pairs::WHOLE)),
+            // the numbers of `byte_pairs` are no numbers that a file may say
+            CodecName::Pairs(Pairs::WHOLE) => Err("pairs without bands, expected `byte_pairs`".into()),
+            CodecName::Pairs(pairs) => Ok(Self::Pairs(pairs)),
+        }
+    }
 }
 
 impl Coded {
@@ -174,7 +258,11 @@ impl Coded {
     pub fn version(&self) -> u32 {
         let floats = self.pattern.is_some() || self.raw_bits > MAX_RAW_BITS_V1;
         let own = if self.predictor.is_some() { 3 } else { 1 + u32::from(floats) };
-        own.max(self.values.version())
+        let codec = match self.codec {
+            Codec::Nibble(_) | Codec::Pairs(Pairs::WHOLE) => 1,
+            Codec::Pairs(_) => 4,
+        };
+        own.max(self.values.version()).max(codec)
     }
 
     /// Number of weights.
@@ -185,6 +273,14 @@ impl Coded {
     /// Number of tiles.
     pub fn tiles(&self) -> u64 {
         self.rows.div_ceil(self.tile_rows)
+    }
+
+    /// Strips of columns of a tile, each with a stream of its own.
+    pub fn strips(&self) -> u64 {
+        match self.codec {
+            Codec::Nibble(_) => 1,
+            Codec::Pairs(pairs) => self.cols.div_ceil(pairs.strip.max(1)),
+        }
     }
 
     /// Rows of a tile: `tile_rows`, or what is left for the last.
@@ -210,8 +306,11 @@ impl Coded {
         if self.tile_rows.checked_mul(cols).is_none_or(|n| n > MAX_TILE_WEIGHTS) {
             return Err(format!("tiles of {} x {cols} weights, at most {MAX_TILE_WEIGHTS}", self.tile_rows));
         }
-        if let Codec::Nibble(lanes) = self.codec {
-            rans_core::nibble::Strips::flat(lanes as usize, 0).map_err(|e| e.to_string())?;
+        match self.codec {
+            Codec::Nibble(lanes) => {
+                rans_core::nibble::Strips::flat(lanes as usize, 0).map_err(|e| e.to_string())?;
+            }
+            Codec::Pairs(pairs) => pairs.check(cols)?,
         }
         if self.raw_bits > MAX_RAW_BITS || self.center.unsigned_abs() > MAX_CENTER as u32 {
             return Err(format!("{} raw bits around {}", self.raw_bits, self.center));

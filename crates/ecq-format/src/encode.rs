@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
+use prefix_core::Lengths;
 use rans_core::{byte, nibble};
 use rayon::prelude::*;
 
-use crate::directory::{Codec, Coded, MAX_TILE_WEIGHTS, Values, matrix};
-use crate::levels::Split;
+use crate::directory::{Codec, Coded, MAX_TILE_WEIGHTS, PairCode, Pairs, Values, matrix};
 use crate::ordered::ordered;
 use crate::pattern::Pattern;
 use crate::plan::{Histogram, Plan};
@@ -28,33 +28,59 @@ pub enum Profile {
     /// SIMD units: the `nibble` codec.
     #[default]
     Cpu,
-    /// GPUs: the `byte` codec on pairs of nibbles.
+    /// GPUs: pairs of nibbles in strips and bands; a prefix code, unless it takes much more than rANS would.
     Gpu,
 }
 
-/// Codec and tile height for a matrix.
-///
-/// A stream costs a start state a lane, of which about 5 bits (`nibble`) and 10 bits (`byte`) carry nothing. With 512
-/// symbols a lane, 1,024 for large tensors, that is 0.1-0.3 % at 3.5 bits. Fewer lanes serve small tensors.
+/// Codec and tile height for a matrix. For GPUs, the code is the one that is tried first.
 pub fn layout(rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
-    let weights = rows * cols;
-    let (codec, target, unit) = match profile {
-        Profile::Gpu => (Codec::BytePairs, 32 * 2048, 8),
-        Profile::Cpu => {
-            let (groups, target) = match weights {
-                0..0x8000 => (1, 64 * 512),
-                0x8000..0x10_0000 => (4, 256 * 1024),
-                _ => (8, 512 * 1024),
-            };
-            let groups = u64::min(groups, rows.max(1)) as u32;
-            (Codec::Nibble(groups * nibble::GROUP as u32), target, u64::from(groups))
-        }
+    let (codec, height) = match profile {
+        Profile::Cpu => nibble_layout(rows, cols),
+        Profile::Gpu => pair_layout(rows, cols),
     };
-    // tiles of equal height, a multiple of the rows that are coded side by side
-    let tiles = weights.div_ceil(target).max(1);
-    let height = rows.div_ceil(tiles).next_multiple_of(unit).min(rows).max(1);
     let most = (MAX_TILE_WEIGHTS / cols.max(1)).max(1);
-    (codec, height.min(most))
+    let height = height.min(rows).max(1);
+    // a multiple of the rows that are coded side by side, where one fits
+    let whole = if most < u64::from(BAND) { most } else { most - most % u64::from(BAND) };
+    (codec, if height <= most { height } else { whole })
+}
+
+/// A stream costs a start state a lane, of which about 5 bits carry nothing. With 512 symbols a lane, 1,024 for large
+/// tensors, that is 0.1-0.2 % at 3.5 bits. Fewer lanes serve small tensors.
+fn nibble_layout(rows: u64, cols: u64) -> (Codec, u64) {
+    let (groups, target) = match rows * cols {
+        0..0x8000 => (1, 64 * 512),
+        0x8000..0x10_0000 => (4, 256 * 1024),
+        _ => (8, 512 * 1024),
+    };
+    let groups = u64::min(groups, rows.max(1));
+    (Codec::Nibble(groups as u32 * nibble::GROUP as u32), equal(rows, (rows * cols).div_ceil(target), groups))
+}
+
+/// Rows of a band: one lane decodes them for its column into the eight rows that a kernel multiplies at once.
+const BAND: u32 = 8;
+/// Most columns of a strip: vectors that long fit the shared memory of a work group.
+const MOST_COLUMNS: u64 = 4096;
+
+/// A stream costs about 100 bytes: 0.7 % at 3.5 bits and 2^15 weights. Small tensors get shorter ones, so that there are
+/// enough of them for all units of a GPU.
+fn pair_layout(rows: u64, cols: u64) -> (Codec, u64) {
+    let width = |strips: u64| cols.div_ceil(strips).next_multiple_of(32);
+    let mut strips = 1;
+    while width(strips) > MOST_COLUMNS {
+        strips *= 2;
+    }
+    let strip = width(strips);
+    let target = if rows * cols < 1 << 22 { 1 << 14 } else { 1 << 15 };
+    let band = u64::from(BAND);
+    let bands = ((target + band * strip / 2) / (band * strip)).max(1);
+    let pairs = Pairs { code: PairCode::Prefix, band: BAND, strip };
+    (Codec::Pairs(pairs), equal(rows, rows.div_ceil(band * bands), band))
+}
+
+/// Height of about so many tiles of equal height, a multiple of `unit`.
+fn equal(rows: u64, tiles: u64, unit: u64) -> u64 {
+    rows.div_ceil(tiles.max(1)).next_multiple_of(unit)
 }
 
 /// Counts all levels of a matrix. `center` is the level at which signs fold.
@@ -83,6 +109,28 @@ pub enum Input<'a> {
     Levels(&'a dyn Levels),
     /// All bytes of a matrix of floats, little-endian, row by row.
     Floats(Pattern, &'a [u8]),
+}
+
+/// What the directory will say of a tensor, but for its split.
+fn record(
+    scheme: &str,
+    shape: &[u64],
+    values: Values,
+    (codec, tile_rows): (Codec, u64),
+    input: Input<'_>,
+) -> Result<Coded, String> {
+    let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
+    let pattern = match input {
+        Input::Levels(_) => None,
+        Input::Floats(pattern, bytes) => {
+            if (rows * cols).checked_mul(pattern.format.bytes() as u64) != Some(bytes.len() as u64) {
+                return Err(format!("{} bytes of weights for {rows} x {cols}", bytes.len()));
+            }
+            Some(pattern)
+        }
+    };
+    let (scheme, raw_bits, center, predictor) = (scheme.into(), 0, 0, None);
+    Ok(Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor })
 }
 
 /// A tensor about to be coded.
@@ -128,25 +176,56 @@ impl<'a> Encoder<'a> {
         input: Input<'a>,
     ) -> Result<Self, String> {
         let (rows, cols) = matrix(shape).ok_or("the shape's product overflows")?;
-        let (codec, tile_rows) = layout(rows, cols, profile);
-        let Split { raw_bits, center } = plan.split;
-        let pattern = match input {
-            Input::Levels(_) => None,
-            Input::Floats(pattern, bytes) => {
-                if (rows * cols).checked_mul(pattern.format.bytes() as u64) != Some(bytes.len() as u64) {
-                    return Err(format!("{} bytes of weights for {rows} x {cols}", bytes.len()));
-                }
-                Some(pattern)
-            }
-        };
-        let scheme = scheme.into();
-        let predictor = None;
-        let coded =
-            Coded { scheme, rows, cols, tile_rows, codec, raw_bits, center, values, pattern, predictor };
+        let coded = record(scheme, shape, values, layout(rows, cols, profile), input)?;
+        Self::prepare(coded, shape, plan, input, true)
+    }
+
+    /// Prepares a tensor for this codec and tiles of so many rows. Error as for [`Self::new`], and what
+    /// [`Coded::check`] says of them.
+    pub fn with_layout(
+        scheme: &str,
+        shape: &[u64],
+        values: Values,
+        layout: (Codec, u64),
+        plan: &'a Plan,
+        input: Input<'a>,
+    ) -> Result<Self, String> {
+        Self::prepare(record(scheme, shape, values, layout, input)?, shape, plan, input, false)
+    }
+
+    /// Prepares a tensor that is coded already for a profile: all but codec, tiles and split stays. `levels` are what was
+    /// coded: those of floats for a tensor with a pattern; differences, in tiles of the new height, for one with a
+    /// predictor. Error as for [`Self::new`].
+    pub fn again(
+        coded: &Coded,
+        shape: &[u64],
+        profile: Profile,
+        plan: &'a Plan,
+        levels: &'a dyn Levels,
+    ) -> Result<Self, String> {
+        let (codec, tile_rows) = layout(coded.rows, coded.cols, profile);
+        Self::prepare(Coded { codec, tile_rows, ..coded.clone() }, shape, plan, Input::Levels(levels), true)
+    }
+
+    /// `choose`: whether another code of pairs is taken if it is worth it.
+    fn prepare(
+        mut coded: Coded,
+        shape: &[u64],
+        plan: &'a Plan,
+        input: Input<'a>,
+        choose: bool,
+    ) -> Result<Self, String> {
+        (coded.raw_bits, coded.center) = (plan.split.raw_bits, plan.split.center);
         coded.check(shape)?;
-        let freqs = match codec {
+        let freqs = match coded.codec {
             Codec::Nibble(_) => Frequencies::Nibble(plan.freqs),
-            Codec::BytePairs => Frequencies::Pairs(Box::new(pair_frequencies(&coded, plan, input)?)),
+            Codec::Pairs(pairs) => {
+                let counts = count(&coded, pairs, plan, input);
+                let wanted = if choose { None } else { Some(pairs.code) };
+                let (code, freqs) = pair_table(&counts, wanted, coded.raw_bits)?;
+                coded.codec = Codec::Pairs(Pairs { code, ..pairs }.oldest(coded.tile_rows, coded.cols));
+                freqs
+            }
         };
         Ok(Self { coded, plan, input, freqs })
     }
@@ -229,20 +308,48 @@ fn with_tile<T>(coded: &Coded, input: Input<'_>, tile: usize, each: impl FnOnce(
     }
 }
 
-fn pair_frequencies(coded: &Coded, plan: &Plan, input: Input<'_>) -> Result<byte::Frequencies, String> {
+/// Most that a prefix code may cost beyond rANS, of all bits of the levels. It decodes in half the instructions, and where
+/// weights are read from memory 2.5 % more bytes are 2.5 % more time; but for planes of hardly any entropy it costs much
+/// more: a code has at least a bit, two weights.
+pub const MOST_LOSS: f64 = 0.025;
+
+/// The table of pairs that occur so often, for this code or for the one that is worth its bytes.
+fn pair_table(
+    counts: &[u64; 256],
+    code: Option<PairCode>,
+    raw_bits: u32,
+) -> Result<(PairCode, Frequencies), String> {
+    let lengths = Lengths::from_counts(counts).map_err(|e| e.to_string())?;
+    let freqs = byte::Frequencies::from_counts(counts).map_err(|e| e.to_string())?;
+    let code = code.unwrap_or_else(|| {
+        let raw = counts.iter().sum::<u64>() as f64 * f64::from(2 * raw_bits);
+        let bits = |(&count, &f): (&u64, &u16)| count as f64 * (4096.0 / f64::from(f.max(1))).log2();
+        let rans: f64 = counts.iter().zip(freqs.as_array()).map(bits).sum();
+        // every pair that occurs has a code
+        let prefix = lengths.cost(counts).unwrap_or(u64::MAX) as f64;
+        if prefix + raw > (1.0 + MOST_LOSS) * (rans + raw) { PairCode::Rans } else { PairCode::Prefix }
+    });
+    let table = match code {
+        PairCode::Rans => Frequencies::Pairs(Box::new(freqs)),
+        PairCode::Prefix => Frequencies::Prefix(Box::new(lengths)),
+    };
+    Ok((code, table))
+}
+
+/// How often each pair of nibbles occurs.
+fn count(coded: &Coded, pairs: Pairs, plan: &Plan, input: Input<'_>) -> Box<[u64; 256]> {
     let add = |mut a: Box<[u64; 256]>, b: Box<[u64; 256]>| {
         a.iter_mut().zip(b.iter()).for_each(|(a, b)| *a += b);
         a
     };
     let zero = || Box::new([0u64; 256]);
-    let counts = (0..coded.tiles() as usize)
+    (0..coded.tiles() as usize)
         .into_par_iter()
         .fold(zero, |mut counts, tile| {
             with_tile(coded, input, tile, |weights| {
-                count_pairs(plan, weights, coded.cols as usize, &mut counts);
+                count_pairs(plan, weights, (pairs, coded.cols as usize), &mut counts);
             });
             counts
         })
-        .reduce(zero, add);
-    byte::Frequencies::from_counts(&counts).map_err(|e| e.to_string())
+        .reduce(zero, add)
 }

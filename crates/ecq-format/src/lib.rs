@@ -9,7 +9,7 @@
 //! | levels of 8 bits → differences from a prediction | [`predict`] |
 //! | many of them at once | [`planes`] |
 //! | histogram of the levels → the cheapest split, the frequencies | [`plan`] |
-//! | a tile of levels or bit patterns → bytes, and back | [`tile`] |
+//! | a tile of levels or bit patterns → bytes, and back | [`tile`]; nibbles in pairs: [`pairs`] |
 //! | scales and other side data → bytes, and back | [`side`] |
 //! | all tiles of a tensor, in parallel, in order | [`encode`], [`ordered`](mod@ordered) |
 //! | tensors → file | [`writer`], under a temporary name at first: [`staging`] |
@@ -26,6 +26,7 @@ pub mod escapes;
 pub mod levels;
 mod mapped;
 pub mod ordered;
+pub mod pairs;
 pub mod pattern;
 pub mod plan;
 pub mod planes;
@@ -44,4 +45,4 @@ pub use safetensors::Dtype;
 pub use writer::Writer;
 
 /// The newest version of the format, and the last that is read. Files are written in the oldest that can say them.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;

@@ -1,5 +1,6 @@
 //! From the histogram of a tensor's levels to the cheapest way to code them.
 
+use prefix_core::Lengths;
 use rans_core::nibble;
 
 use crate::escapes;
@@ -162,6 +163,15 @@ impl Plan {
         Self::for_counts(split, &Self::nibbles(histogram, split))
     }
 
+    /// The plan by which a nibble plane was made in which nibbles occur so often, those at escapes counted. `None` if there
+    /// are none. Its cost is without escapes.
+    pub fn of_plane(split: Split, counts: &[u64; 16]) -> Option<Self> {
+        let freqs = nibble::fast_frequencies(counts).ok()?;
+        // the last of the most frequent ones, as in `for_counts`
+        let filler = (0..16).max_by_key(|&s| counts[s]).unwrap_or(0) as u8;
+        Some(Self::cost(counts.iter().sum(), split, freqs, counts, filler, (0, 0.0)))
+    }
+
     /// What these levels cost with the frequencies and the split of this plan. The histogram must have the same centre.
     #[must_use]
     pub fn applied(&self, histogram: &Histogram) -> Self {
@@ -212,6 +222,16 @@ impl Plan {
             }
         }
         best
+    }
+
+    /// Bits a weight that a prefix code of pairs takes beyond the entropy of the frequencies, if neighbours in a column do
+    /// not depend on each other.
+    pub fn prefix_loss(&self) -> f64 {
+        let freqs = self.freqs.as_array().map(u64::from);
+        let pairs: [u64; 256] = std::array::from_fn(|pair| freqs[pair & 15] * freqs[pair >> 4]);
+        let bits = Lengths::from_counts(&pairs).ok().and_then(|lengths| lengths.cost(&pairs)).unwrap_or(0);
+        let total: u64 = pairs.iter().sum();
+        bits as f64 / total as f64 / 2.0 - entropy(freqs.into_iter())
     }
 
     fn cost(
@@ -272,6 +292,21 @@ mod tests {
         let applied = plan.applied(&coarse);
         assert!(applied.bits > own.bits && applied.bits < 1.5 * own.bits, "{} {}", applied.bits, own.bits);
         assert_eq!(applied.freqs.as_array(), plan.freqs.as_array());
+    }
+
+    #[test]
+    fn a_prefix_code_loses_little_but_where_there_is_hardly_any_entropy() {
+        let of =
+            |step| Plan::for_split(&laplace(step), Split { raw_bits: 1, center: 0 }).unwrap().prefix_loss();
+        for step in [0.1, 0.2, 0.4] {
+            assert!((0.0..0.04).contains(&of(step)), "{step}: {}", of(step));
+        }
+        let mut skewed = Histogram::new(0);
+        [(0, 98), (1, 2)].iter().for_each(|&(level, count)| skewed.add_many(level, count));
+        assert!(Plan::cheapest(&skewed, 0..=0).unwrap().prefix_loss() > 0.3);
+        let mut alone = Histogram::new(0);
+        alone.add_many(5, 100);
+        assert_eq!(Plan::cheapest(&alone, 0..=0).unwrap().prefix_loss(), 0.0);
     }
 
     #[test]

@@ -288,6 +288,20 @@ impl Reader {
         self.stored_parts(tensor).iter().map(|(_, n)| n).sum()
     }
 
+    /// Where in the file a tensor begins; `None` for a part of another.
+    pub fn position(&self, tensor: &TensorRecord) -> Option<u64> {
+        let [tiles, ..] = entry_names(&tensor.name);
+        let name = if tensor.coded.is_some() { &tiles } else { &tensor.name };
+        self.entries.get(name).map(|e| e.range.start as u64)
+    }
+
+    /// The safetensors type of a tensor stored as it was; `None` if it is stored as bytes, or not as it was.
+    pub fn plain_type(&self, tensor: &TensorRecord) -> Option<Dtype> {
+        let entry = self.entries.get(&tensor.name)?;
+        let shaped = entry.shape.iter().map(|&d| d as u64).eq(tensor.shape.iter().copied());
+        shaped.then_some(entry.dtype)
+    }
+
     /// The entries of a tensor by part ("tiles", "index", …, or "plain") with their bytes.
     pub fn stored_parts(&self, tensor: &TensorRecord) -> Vec<(&'static str, u64)> {
         let len = |name: &String| self.entries.get(name).map_or(0, |e| e.range.len() as u64);

@@ -5,11 +5,13 @@
 
 use std::cell::RefCell;
 
+use prefix_core::Lengths;
 use rans_core::{Isa, byte, nibble};
 
-use crate::directory::{Codec, Coded};
+use crate::directory::{Codec, Coded, PairCode, Pairs};
 use crate::escapes;
 use crate::levels::Split;
+use crate::pairs::{self, Shape, grow};
 use crate::pattern::Pattern;
 use crate::plan::Plan;
 use crate::planes::{
@@ -58,7 +60,7 @@ impl TileEntry {
 pub struct TileParts<'a> {
     /// Raw planes, one after the other, each filled up to 4 bytes.
     pub raw: &'a [u8],
-    /// Coded stream of the nibble plane.
+    /// Coded stream of the nibble plane; for pairs, [`strips`](crate::pairs::strips) cuts it.
     pub stream: &'a [u8],
     /// Escapes, for [`escapes::read`].
     pub escapes: &'a [u8],
@@ -82,34 +84,46 @@ impl<'a> TileParts<'a> {
     }
 }
 
-/// Frequencies of the coded symbols.
+/// Frequencies of the coded symbols, or what a code makes of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frequencies {
     /// Of nibbles.
     Nibble(nibble::Frequencies),
     /// Of pairs, the upper row's nibble in the low half.
     Pairs(Box<byte::Frequencies>),
+    /// Of pairs, as lengths of their codes.
+    Prefix(Box<Lengths>),
 }
 
 impl Frequencies {
-    /// Serialised, as `rans-core` does it.
+    /// Serialised, as `rans-core` and `prefix-core` do it.
     pub fn to_bytes(&self) -> Vec<u8> {
-        let mut out = vec![0; byte::Frequencies::MAX_BYTES];
+        let mut out = vec![0; byte::Frequencies::MAX_BYTES.max(Lengths::BYTES)];
         let len = match self {
-            Self::Nibble(f) => f.write(&mut out),
-            Self::Pairs(f) => f.write(&mut out),
+            Self::Nibble(f) => f.write(&mut out).ok(),
+            Self::Pairs(f) => f.write(&mut out).ok(),
+            Self::Prefix(lengths) => lengths.write(&mut out).ok(),
         };
-        out.truncate(len.unwrap_or(0)); // MAX_BYTES are enough
+        out.truncate(len.unwrap_or(0)); // the room is enough
         out
     }
 
     /// Reads the frequencies for a codec; zeros may follow them, nothing else.
     pub fn from_bytes(codec: Codec, bytes: &[u8]) -> Result<Self, String> {
         let (freqs, len) = match codec {
-            Codec::Nibble(_) => nibble::Frequencies::read(bytes).map(|(f, n)| (Self::Nibble(f), n)),
-            Codec::BytePairs => byte::Frequencies::read(bytes).map(|(f, n)| (Self::Pairs(Box::new(f)), n)),
-        }
-        .map_err(|e| e.to_string())?;
+            Codec::Nibble(_) => {
+                let (f, len) = nibble::Frequencies::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Nibble(f), len)
+            }
+            Codec::Pairs(Pairs { code: PairCode::Rans, .. }) => {
+                let (f, len) = byte::Frequencies::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Pairs(Box::new(f)), len)
+            }
+            Codec::Pairs(Pairs { code: PairCode::Prefix, .. }) => {
+                let (lengths, len) = Lengths::read(bytes).map_err(|e| e.to_string())?;
+                (Self::Prefix(Box::new(lengths)), len)
+            }
+        };
         if bytes[len..].iter().any(|&b| b != 0) {
             return Err("bytes other than zero after the frequencies".into());
         }
@@ -118,27 +132,9 @@ impl Frequencies {
 }
 
 /// Lane groups of the nibble codec: a strip is a whole number of rows, so that rows of a step share their columns.
-fn strips(lanes: u32, rows: usize, cols: usize) -> Result<nibble::Strips, rans_core::Error> {
+fn groups(lanes: u32, rows: usize, cols: usize) -> Result<nibble::Strips, rans_core::Error> {
     let groups = (lanes as usize / nibble::GROUP).max(1);
     nibble::Strips::new(lanes as usize, rows.div_ceil(groups) * cols, rows * cols)
-}
-
-/// Steps of the pair codec: columns on lanes, in blocks of 32 columns all pairs of rows from top to bottom.
-fn steps(rows: usize, cols: usize) -> Result<byte::Steps, rans_core::Error> {
-    let pairs = rows.div_ceil(2);
-    byte::Steps::new(cols / byte::LANES * pairs, pairs, cols % byte::LANES)
-}
-
-/// Calls `each(upper, lower)` for all pairs in coded order, with positions in the tile; no lower one in an odd last row.
-fn pairs(rows: usize, cols: usize, mut each: impl FnMut(usize, Option<usize>)) {
-    for block in (0..cols).step_by(byte::LANES) {
-        for row in (0..rows).step_by(2) {
-            for col in block..cols.min(block + byte::LANES) {
-                let upper = row * cols + col;
-                each(upper, (row + 1 < rows).then_some(upper + cols));
-            }
-        }
-    }
 }
 
 /// The weights of a tile.
@@ -193,20 +189,23 @@ fn split(
 }
 
 /// Counts the pairs of a tile.
-pub(crate) fn count_pairs(plan: &Plan, weights: TileInput<'_>, cols: usize, counts: &mut [u64; 256]) {
+pub(crate) fn count_pairs(
+    plan: &Plan,
+    weights: TileInput<'_>,
+    (pairs, cols): (Pairs, usize),
+    counts: &mut [u64; 256],
+) {
     let mut scratch = SCRATCH.take();
     let Scratch { nibbles, raw, list, .. } = &mut scratch;
     raw.resize(raw_bytes(plan.split.raw_bits, weights.len() as u64) as usize, 0);
     split(plan, weights, nibbles, raw, list);
-    pairs(nibbles.len() / cols, cols, |a, b| {
-        counts[usize::from(nibbles[a] | b.map_or(plan.filler, |b| nibbles[b]) << 4)] += 1;
-    });
+    Shape::new(pairs, nibbles.len() / cols, cols).count(nibbles, plan.filler, counts);
     SCRATCH.set(scratch);
 }
 
 enum EncodeTable {
     Nibble(u32, Box<nibble::EncodeTable>),
-    Pairs(Box<byte::EncodeTable>),
+    Pairs(Pairs, pairs::EncodeTable),
 }
 
 /// Codes the tiles of a tensor.
@@ -222,16 +221,14 @@ impl<'a> TileEncoder<'a> {
             (Codec::Nibble(lanes), Frequencies::Nibble(f)) => {
                 EncodeTable::Nibble(lanes, Box::new(nibble::EncodeTable::new(f)))
             }
-            (_, Frequencies::Pairs(f)) => EncodeTable::Pairs(Box::new(byte::EncodeTable::new(f))),
-            (Codec::BytePairs, Frequencies::Nibble(_)) => {
-                unreachable!("the encoder makes frequencies for its codec")
-            }
+            (Codec::Pairs(pairs), freqs) => EncodeTable::Pairs(pairs, pairs::EncodeTable::new(freqs)),
+            (Codec::Nibble(_), _) => unreachable!("the encoder makes frequencies for its codec"),
         };
         Self { plan, cols: coded.cols as usize, table }
     }
 
     /// Codes whole rows into the start of `out`, which only grows; the entry tells how many bytes they are.
-    pub fn encode(&self, weights: TileInput<'_>, out: &mut Vec<u8>) -> Result<TileEntry, rans_core::Error> {
+    pub fn encode(&self, weights: TileInput<'_>, out: &mut Vec<u8>) -> Result<TileEntry, String> {
         let mut scratch = SCRATCH.take();
         let Scratch { nibbles, pairs, list, escapes, .. } = &mut scratch;
         let raw = raw_bytes(self.plan.split.raw_bits, weights.len() as u64) as usize;
@@ -258,39 +255,28 @@ impl<'a> TileEncoder<'a> {
         symbols: &mut Vec<u8>,
         start: usize,
         out: &mut Vec<u8>,
-    ) -> Result<usize, rans_core::Error> {
+    ) -> Result<usize, String> {
         let rows = nibbles.len() / self.cols;
         match &self.table {
             EncodeTable::Nibble(lanes, table) => {
-                let strips = strips(*lanes, rows, self.cols)?;
-                let end = start + nibble::max_len(&strips);
-                grow(out, end);
-                nibble::encode(table, &strips, nibbles, &mut out[start..end])
-            }
-            EncodeTable::Pairs(table) => {
-                let filler = self.plan.filler;
-                symbols.clear();
-                pairs(rows, self.cols, |a, b| {
-                    symbols.push(nibbles[a] | b.map_or(filler, |b| nibbles[b]) << 4)
+                let coded = groups(*lanes, rows, self.cols).and_then(|strips| {
+                    let end = start + nibble::max_len(&strips);
+                    grow(out, end);
+                    nibble::encode(table, &strips, nibbles, &mut out[start..end])
                 });
-                let end = start + byte::max_len(symbols.len());
-                grow(out, end);
-                byte::encode(table, &steps(rows, self.cols)?, symbols, &mut out[start..end])
+                coded.map_err(|e| e.to_string())
+            }
+            EncodeTable::Pairs(pairs, table) => {
+                let shape = Shape::new(*pairs, rows, self.cols);
+                table.stream(shape, nibbles, self.plan.filler, symbols, (start, out))
             }
         }
     }
 }
 
-/// Makes a buffer at least this long. What is there stays: clearing it would cost as much as coding it.
-fn grow(buffer: &mut Vec<u8>, len: usize) {
-    if buffer.len() < len {
-        buffer.resize(len, 0);
-    }
-}
-
 enum DecodeTable {
     Nibble(u32, Box<nibble::DecodeTable>),
-    Pairs(Box<byte::DecodeTable>),
+    Pairs(Pairs, pairs::DecodeTable),
 }
 
 /// Decodes the tiles of a tensor.
@@ -309,10 +295,8 @@ impl TileDecoder {
             (Codec::Nibble(lanes), Frequencies::Nibble(f)) => {
                 DecodeTable::Nibble(lanes, Box::new(nibble::DecodeTable::new(f)))
             }
-            (_, Frequencies::Pairs(f)) => DecodeTable::Pairs(Box::new(byte::DecodeTable::new(f))),
-            (Codec::BytePairs, Frequencies::Nibble(_)) => {
-                unreachable!("frequencies are read for their codec")
-            }
+            (Codec::Pairs(pairs), freqs) => DecodeTable::Pairs(pairs, pairs::DecodeTable::new(freqs)),
+            (Codec::Nibble(_), _) => unreachable!("frequencies are read for their codec"),
         };
         let (pattern, predictor, cols) = (coded.pattern, coded.predictor, coded.cols as usize);
         Self { split: coded.split(), pattern, predictor, cols, table }
@@ -374,7 +358,7 @@ impl TileDecoder {
         let mut scratch = SCRATCH.take();
         let nibbles = &mut scratch.nibbles;
         nibbles.resize(n, 0);
-        let decoded = self.nibbles(parts.stream, nibbles).map_err(|e| e.to_string());
+        let decoded = self.nibbles(parts.stream, nibbles);
         if decoded.is_ok() {
             join(&planes, nibbles);
         }
@@ -391,30 +375,20 @@ impl TileDecoder {
         rows: usize,
     ) -> Option<Result<nibble::Decoder<'a>, rans_core::Error>> {
         let DecodeTable::Nibble(lanes, table) = &self.table else { return None };
-        let strips = strips(*lanes, rows, self.cols);
+        let strips = groups(*lanes, rows, self.cols);
         Some(strips.and_then(|strips| nibble::Decoder::new(isa, table, strips, stream)))
     }
 
-    /// Decodes the nibbles of whole rows from the stream of a tile.
-    pub fn nibbles(&self, stream: &[u8], nibbles: &mut [u8]) -> Result<(), rans_core::Error> {
+    /// Decodes the nibbles of whole rows from the stream of a tile. The error says what is corrupt.
+    pub fn nibbles(&self, stream: &[u8], nibbles: &mut [u8]) -> Result<(), String> {
         let rows = nibbles.len() / self.cols;
         match &self.table {
-            DecodeTable::Nibble(lanes, table) => {
-                nibble::decode(table, &strips(*lanes, rows, self.cols)?, stream, nibbles)
-            }
-            DecodeTable::Pairs(table) => {
-                let steps = steps(rows, self.cols)?;
-                let mut symbols = vec![0; steps.symbols()];
-                byte::decode(table, &steps, stream, &mut symbols)?;
-                let mut next = symbols.iter();
-                pairs(rows, self.cols, |a, b| {
-                    let pair = next.next().copied().unwrap_or(0); // steps and pairs count alike
-                    nibbles[a] = pair & 15;
-                    if let Some(b) = b {
-                        nibbles[b] = pair >> 4;
-                    }
-                });
-                Ok(())
+            DecodeTable::Nibble(lanes, table) => groups(*lanes, rows, self.cols)
+                .and_then(|strips| nibble::decode(table, &strips, stream, nibbles))
+                .map_err(|e| e.to_string()),
+            DecodeTable::Pairs(pairs, table) => {
+                let shape = Shape::new(*pairs, rows, self.cols);
+                table.nibbles(shape, &shape.cut(stream)?, nibbles)
             }
         }
     }

@@ -204,15 +204,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Records a tensor whose bytes are side data of a coded one, in another form. `bytes` are those in the source.
+    /// Records a tensor whose bytes are side data of a coded one, in another form. `crc` is the CRC-32 of those in the source.
     ///
     /// Errors: [`Error::Unstorable`] if there is no such coded tensor, or the name is taken.
-    pub fn part(&mut self, head: TensorHead<'_>, part: Part, bytes: &[u8]) -> Result<()> {
+    pub fn part(&mut self, head: TensorHead<'_>, part: Part, crc: u32) -> Result<()> {
         self.check_name(head.name)?;
         if !self.tensors.iter().any(|t| t.name == part.of && t.coded.is_some()) {
             return Err(self.unstorable(head.name, "it is part of a tensor that was not coded"));
         }
-        self.record(head, None, Some(part), crc32fast::hash(bytes));
+        self.record(head, None, Some(part), crc);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod place;
 
 use common::forge::Forge;
 use common::{Draw, Floats, Model, Part, floats, read};
+use ecq_format::directory::{Codec, Pairs};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
 use place::Place;
@@ -27,7 +28,9 @@ fn come_back(model: &Model) {
     let path = dir.path().join("a.ecq");
     model.write(&path, false, 0).unwrap();
     let contents = read(&path).unwrap();
-    assert_eq!(contents.directory.version, 2);
+    let coded = contents.directory.tensors[0].coded.as_ref().unwrap();
+    let expected = if matches!(coded.codec, Codec::Pairs(pairs) if pairs != Pairs::WHOLE) { 4 } else { 2 };
+    assert_eq!(contents.directory.version, expected);
     let Part::Floats { pattern, levels, bytes } = &contents.tensors[0] else { panic!("no floats") };
     let floats = &model.floats[0];
     assert!(*bytes == floats.bytes, "{:?} {:?}", floats.format, floats.shape);

@@ -152,7 +152,7 @@ fn lies_about_values_and_scales() {
 #[test]
 fn lies_about_the_file() {
     expect_lies(&[
-        ("/version", json!(4), "version", "format version 4"),
+        ("/version", json!(5), "version", "format version 5"),
         ("/version", json!(0), "version", "format version 0"),
         ("/version", json!(-1), "header", "directory"),
         ("/version", json!("1"), "header", "directory"),

@@ -10,13 +10,16 @@ use std::process::Command;
 use common::forge::Forge;
 use common::sources::{self, NF4};
 use common::{Draw, Model, Part, Piece, one_of_everything, read};
-use ecq_format::directory::{self, Codebook, Min, NumberFormat, Scales};
+use ecq_format::directory::{self, Codebook, Min, NumberFormat, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_format::{Error, Limits, Reader};
 use place::Place;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+/// Pairs as version 3 has them, in tiles that are not too long.
+const WHOLE: Option<(Pairs, u64)> = Some((Pairs::WHOLE, 400));
 
 const NUMBERS: Scales = Scales::Numbers { size: 8, format: NumberFormat::F32, min: Min::Zero, mapped: true };
 const NESTED: Scales = Scales::Nested { size: 8, supers: 2, bias: -32, min: true };
@@ -38,7 +41,7 @@ fn model() -> Model {
     let part = directory::Part { of: "map".into(), index: 1 };
     let pieces = vec![Piece { name: "map.scales".into(), shape: vec![5, 5], part, bytes: vec![7; 100] }];
     let plain = vec![one_of_everything().plain.remove(0)];
-    Model { coded, plain, pieces, ..Model::default() }
+    Model { coded, plain, pieces, pairs: WHOLE, ..Model::default() }
 }
 
 /// The tensors of [`model`] by their place in the directory.
@@ -464,7 +467,7 @@ proptest! {
         let mut tensor = sources::predicted("p".into(), (rows, cols), profile, predictor, raw, &mut draw);
         tensor.values.codebook = book.then_some(Codebook(NF4));
         let place = Place::new();
-        let model = Model { coded: vec![tensor], ..Model::default() };
+        let model = Model { coded: vec![tensor], pairs: WHOLE, ..Model::default() };
         place.written(&model);
         let contents = read(&place.path()).unwrap();
         prop_assert_eq!(contents.directory.version, 3);

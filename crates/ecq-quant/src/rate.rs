@@ -10,8 +10,8 @@
 //! computed in turn, from a sorted sample. λ = `LAMBDA` Δ²: at high rates error is Δ²/12 and falls by 2 ln 2 of itself a
 //! bit, which is 0.116 Δ²; what was measured is least near that at all rates.
 
-use ecq_format::directory::{Codebook, Codec};
-use ecq_format::encode::{Profile, layout};
+use ecq_format::directory::{Codebook, Codec, PairCode, Pairs};
+use ecq_format::encode::{MOST_LOSS, Profile, layout};
 use ecq_format::plan::{Histogram, Plan};
 use ecq_format::tile::ENTRY_BYTES;
 use multiversion::multiversion;
@@ -199,7 +199,12 @@ impl Search {
     pub fn meet(&self, bits: f64, families: &[bool]) -> Probe {
         let (start, most) = (self.octave_for(bits), self.coarsest());
         let found = families.iter().map(|&b| search(start, most, bits, |octave| self.probe(octave, b)));
-        let best = found.reduce(|a, b| if b.better(&a, bits) { b } else { a });
+        // the error of a rate that is so much lower, at 6.02 dB a bit
+        let worth = if self.fixed.profile == Profile::Gpu { 4f64.powf(WITHOUT_RAW_BITS * bits) } else { 1.0 };
+        let best = found.reduce(|a, b| {
+            let simpler = !a.steps.between && b.steps.between && (a.rate - b.rate).abs() < 2.0 * NEAR;
+            if b.better(&Probe { error: a.error / if simpler { worth } else { 1.0 }, ..a }, bits) { b } else { a }
+        });
         best.unwrap_or_else(|| self.probe(start, false))
     }
 
@@ -355,6 +360,13 @@ fn search(start: f64, most: f64, bits: f64, mut try_it: impl FnMut(f64) -> Probe
     best.unwrap_or_else(|| try_it(octave))
 }
 
+/// Share of the rate that levels without raw bits are worth on GPUs, where joining both takes a kernel's time.
+const WITHOUT_RAW_BITS: f64 = 0.01;
+
+/// Bits that a stream of the prefix code takes beyond its codes: half a word of each lane, the leads, and words that lanes
+/// take ahead of their need. Measured.
+const PREFIX_STREAM: f64 = 800.0;
+
 /// What the rate depends on besides the levels.
 struct Fixed {
     rows: u64,
@@ -372,14 +384,21 @@ impl Fixed {
     fn rate(&self, plan: &Plan, planned: u64) -> f64 {
         let (codec, tile_rows) = layout(self.rows, self.cols, self.profile);
         let tiles = self.rows.div_ceil(tile_rows) as f64;
+        let bits = plan.bits / planned as f64;
+        let strips = |pairs: Pairs| self.cols.div_ceil(pairs.strip.max(1)) as f64;
         // a start state of b bits holds b/2 bits of the stream on average, and the encoder's first one carries two
         // symbols in half a bit more than b/2
-        let (states, tables) = match codec {
-            Codec::Nibble(lanes) => (f64::from(lanes) * (12.5 - 2.0 * plan.nibble_entropy), 24.0),
-            Codec::BytePairs => (32.0 * (24.5 - 4.0 * plan.nibble_entropy), 300.0),
+        let (states, tables, loss) = match codec {
+            Codec::Nibble(lanes) => (f64::from(lanes) * (12.5 - 2.0 * plan.nibble_entropy), 24.0, 0.0),
+            Codec::Pairs(pairs) => match plan.prefix_loss() {
+                loss if pairs.code == PairCode::Prefix && loss <= MOST_LOSS * bits => {
+                    (strips(pairs) * PREFIX_STREAM, 128.0, loss)
+                }
+                _ => (strips(pairs) * 32.0 * (24.5 - 4.0 * plan.nibble_entropy), 300.0, 0.0),
+            },
         };
         let index = (ENTRY_BYTES + 3) as f64;
         let fixed = tiles * (states + 8.0 * index) + 8.0 * (tables + self.side as f64);
-        plan.bits / planned as f64 + fixed / self.weights()
+        bits + loss + fixed / self.weights()
     }
 }

@@ -5,6 +5,7 @@ mod analyze;
 mod convert;
 mod edges;
 mod interrupt;
+mod recode;
 mod refusals;
 
 use std::collections::BTreeMap;

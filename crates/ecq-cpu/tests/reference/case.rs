@@ -1,7 +1,7 @@
 //! Tensors of every kind.
 #![allow(dead_code)] // each test binary uses its part
 
-use ecq_format::directory::{self, Codebook, Codec, Min, NumberFormat, Scales, Values};
+use ecq_format::directory::{self, Codebook, Codec, Min, NumberFormat, Pairs, Scales, Values};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_format::reader::{CodedTensor, Tensor};
@@ -134,7 +134,7 @@ fn kinds(scales: &Scales) -> Vec<char> {
 
 fn lengths(scales: &Scales, rows: usize, cols: usize) -> Vec<usize> {
     let (rows, cols, scheme) = (rows as u64, cols as u64, String::new());
-    let (codec, values) = (Codec::BytePairs, Values { scales: *scales, ..Values::ONE });
+    let (codec, values) = (Codec::Pairs(Pairs::WHOLE), Values { scales: *scales, ..Values::ONE });
     let (tile_rows, raw_bits, center, pattern, predictor) = (rows, 0, 0, None, None);
     let coded = directory::Coded {
         scheme,

@@ -7,8 +7,8 @@ pub mod sources;
 use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 
-use ecq_format::directory::{self, Directory, Extent, Role, Scales, SourceFile, Values};
-use ecq_format::encode::{Encoder, Levels, Profile, histogram, layout};
+use ecq_format::directory::{self, Codec, Directory, Extent, Pairs, Role, Scales, SourceFile, Values};
+use ecq_format::encode::{Encoder, Input, Levels, Profile, histogram, layout};
 use ecq_format::levels::Split;
 use ecq_format::pattern::{self, FloatFormat, Pattern};
 use ecq_format::plan::Plan;
@@ -127,6 +127,8 @@ pub struct Model {
     pub plain: Vec<Plain>,
     pub pieces: Vec<Piece>,
     pub blobs: Vec<(String, Vec<u8>)>,
+    /// Codec and most rows of a tile for tensors of profile `Gpu`, instead of those of the profile.
+    pub pairs: Option<(Pairs, u64)>,
 }
 
 pub fn values(scales: Scales) -> Values {
@@ -134,6 +136,14 @@ pub fn values(scales: Scales) -> Values {
 }
 
 impl Model {
+    /// Codec and rows of a tile.
+    fn layout(&self, rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
+        match (profile, self.pairs) {
+            (Profile::Gpu, Some((pairs, tile_rows))) => (Codec::Pairs(pairs), tile_rows.min(rows)),
+            _ => layout(rows, cols, profile),
+        }
+    }
+
     /// Writes everything; the source holds the tensors one after another and then [`VERBATIM`].
     pub fn write(&self, path: &Path, overwrite: bool, header: u64) -> Result<u64> {
         let mut writer = Writer::create(path, overwrite, header)?;
@@ -143,7 +153,8 @@ impl Model {
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "BF16", source };
             let (rows, cols) = (t.matrix.rows, t.matrix.cols);
-            let tile_rows = layout(rows as u64, cols as u64, t.profile).1 as usize;
+            let layout = self.layout(rows as u64, cols as u64, t.profile);
+            let tile_rows = layout.1 as usize;
             let differences =
                 t.predictor.map(|predictor| Differences { levels: &t.matrix, tile_rows, cols, predictor });
             let levels = differences.as_ref().map_or(&t.matrix as &dyn Levels, |d| d);
@@ -161,7 +172,13 @@ impl Model {
                 }
                 _ => Plan::cheapest(&counts, t.raw_bits.clone()).unwrap(),
             };
-            let encoder = Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, levels).unwrap();
+            let encoder = if self.pairs.is_some() {
+                let levels = Input::Levels(levels);
+                Encoder::with_layout("ecq", &t.shape, t.values, layout, &plan, levels)
+            } else {
+                Encoder::new("ecq", &t.shape, t.values, t.profile, &plan, levels)
+            };
+            let encoder = encoder.unwrap();
             writer.coded(head, &encoder.predicted(t.predictor), &Side::new(&t.planes), |_| true)?;
         }
         for t in &self.floats {
@@ -170,7 +187,15 @@ impl Model {
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: t.dtype(), source };
             let cols = *t.shape.last().unwrap() as usize;
             let (pattern, plan) = pattern::plan(t.format, &t.bytes, cols).unwrap();
-            let encoder = Encoder::floats("lossless", &t.shape, t.profile, &plan, pattern, &t.bytes).unwrap();
+            let encoder = if self.pairs.is_some() {
+                let rows = t.shape.iter().product::<u64>() / cols as u64;
+                let layout = self.layout(rows, cols as u64, t.profile);
+                let floats = Input::Floats(pattern, &t.bytes);
+                Encoder::with_layout("lossless", &t.shape, Values::ONE, layout, &plan, floats)
+            } else {
+                Encoder::floats("lossless", &t.shape, t.profile, &plan, pattern, &t.bytes)
+            };
+            let encoder = encoder.unwrap();
             writer.coded(head, &encoder, &Side::new(&[]), |_| true)?;
         }
         for t in &self.plain {
@@ -183,7 +208,7 @@ impl Model {
             let source = Extent { file: 0, offset, len: t.bytes.len() as u64 };
             offset += source.len;
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: "U8", source };
-            writer.part(head, t.part.clone(), &t.bytes)?;
+            writer.part(head, t.part.clone(), crc32fast::hash(&t.bytes))?;
         }
         for (name, bytes) in &self.blobs {
             writer.blob(name, Role::Companion, bytes)?;
@@ -312,5 +337,6 @@ pub fn one_of_everything() -> Model {
         floats: vec![],
         pieces: vec![],
         blobs: vec![("config.json".into(), b"[1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]".into())],
+        pairs: Some((Pairs::WHOLE, 64)),
     }
 }

@@ -180,7 +180,12 @@ impl<'j, 'a> Run<'j, 'a> {
 
     /// Steps that a fast path may do: all 32 lanes code a symbol, and there are bytes for the next one.
     fn ahead(&self) -> usize {
-        if self.decoder.enough() { self.steps.full.saturating_sub(VERBATIM + self.done) } else { 0 }
+        if !self.decoder.enough() {
+            return 0;
+        }
+        // narrow steps, and all after them, are for `rest`
+        let coded = self.steps.full().saturating_sub(VERBATIM);
+        coded.min(self.steps.full_at_first()).saturating_sub(self.done)
     }
 
     /// Decodes what is left without vectors.

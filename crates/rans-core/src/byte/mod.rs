@@ -151,49 +151,107 @@ impl<'a> Encoder<'a> {
     }
 }
 
-/// The shape of a one-table stream: `full` steps of 32 symbols, then `narrow` steps of `width` < 32 symbols.
+/// The shape of a one-table stream: bands of `full` steps of 32 symbols, then `narrow` steps of `width` < 32 symbols.
 ///
-/// A plain sequence ends in one narrow step ([`Steps::flat`]). A tile whose columns lie on lanes has as many narrow
-/// steps as it has rows where the column count is no multiple of 32.
+/// A plain sequence is one band that ends in one narrow step ([`Steps::flat`]). A tile whose columns lie on lanes has as
+/// many narrow steps in a band as it has rows there, where the column count is no multiple of 32 ([`Steps::banded`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Steps {
-    full: usize,
-    narrow: usize,
+    /// Bands of equal shape, before the last one.
+    bands: usize,
+    band: Band,
+    last: Band,
     width: usize,
 }
 
+/// Steps of a band.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Band {
+    full: usize,
+    narrow: usize,
+}
+
+impl Band {
+    const NONE: Self = Self { full: 0, narrow: 0 };
+
+    fn symbols(self, width: usize) -> Option<usize> {
+        self.full.checked_mul(LANES)?.checked_add(self.narrow.checked_mul(width)?)
+    }
+
+    fn steps(self) -> usize {
+        self.full + self.narrow
+    }
+}
+
 impl Steps {
-    /// Error: [`Error::Layout`] if `width` is 32 or more, or the symbols are too many to count.
+    /// One band. Error: [`Error::Layout`] if `width` is 32 or more, or the symbols are too many to count.
     pub fn new(full: usize, narrow: usize, width: usize) -> Result<Self, Error> {
-        let total = narrow.checked_mul(width).and_then(|n| full.checked_mul(LANES)?.checked_add(n));
+        Self::of(0, Band::NONE, Band { full, narrow: if width == 0 { 0 } else { narrow } }, width)
+    }
+
+    /// A tile of `cols` columns: `bands` bands with `pairs` symbols a column, then one with `last_pairs`. In each band all
+    /// symbols of a block of 32 columns are coded, row by row, then those of the next block.
+    ///
+    /// Error: [`Error::Layout`] if the symbols are too many to count.
+    pub fn banded(cols: usize, bands: usize, pairs: usize, last_pairs: usize) -> Result<Self, Error> {
+        let (blocks, width) = (cols / LANES, cols % LANES);
+        let band = |pairs: usize| {
+            let full = blocks.checked_mul(pairs).ok_or(Error::Layout { holds: usize::MAX, given: cols })?;
+            Ok(Band { full, narrow: if width == 0 { 0 } else { pairs } })
+        };
+        Self::of(bands, band(pairs)?, band(last_pairs)?, width)
+    }
+
+    fn of(bands: usize, band: Band, last: Band, width: usize) -> Result<Self, Error> {
+        let count = |band: Band| band.symbols(width);
+        let total = count(band).and_then(|n| n.checked_mul(bands)?.checked_add(count(last)?));
         if width >= LANES || total.is_none() {
             return Err(Error::Layout { holds: LANES, given: width });
         }
-        Ok(Self { full, narrow: if width == 0 { 0 } else { narrow }, width })
+        Ok(Self { bands, band, last, width })
     }
 
     /// The shape of a plain sequence.
     pub fn flat(symbols: usize) -> Self {
         let width = symbols % LANES;
-        Self { full: symbols / LANES, narrow: usize::from(width > 0), width }
+        let last = Band { full: symbols / LANES, narrow: usize::from(width > 0) };
+        Self { bands: 0, band: Band::NONE, last, width }
     }
 
     /// Number of symbols.
     pub fn symbols(&self) -> usize {
-        self.full * LANES + self.narrow * self.width
+        self.full() * LANES + (self.bands * self.band.narrow + self.last.narrow) * self.width
+    }
+
+    /// Steps in which all lanes code a symbol.
+    fn full(&self) -> usize {
+        self.bands * self.band.full + self.last.full
+    }
+
+    /// Steps at the beginning in which all lanes code a symbol.
+    fn full_at_first(&self) -> usize {
+        let first = if self.bands > 0 { self.band } else { self.last };
+        if self.width == 0 { self.full() } else { first.full }
     }
 
     /// Symbols of a lane.
     fn count(&self, lane: usize) -> usize {
-        self.full + if lane < self.width { self.narrow } else { 0 }
+        let narrow = self.bands * self.band.narrow + self.last.narrow;
+        self.full() + if lane < self.width { narrow } else { 0 }
     }
 
-    /// (lane, step) of every symbol from a step on, in order; reversible.
+    /// (lane, its symbols so far) of every symbol from a step on, in order; reversible.
     fn places(self, from: usize) -> impl DoubleEndedIterator<Item = (usize, usize)> {
-        let wide = (from..self.full).flat_map(|step| (0..LANES).map(move |lane| (lane, step)));
-        let narrow = (from.max(self.full)..self.full + self.narrow)
-            .flat_map(move |step| (0..self.width).map(move |lane| (lane, step)));
-        wide.chain(narrow)
+        let steps = self.bands * self.band.steps() + self.last.steps();
+        (from..steps).flat_map(move |step| {
+            let band = step.checked_div(self.band.steps()).unwrap_or(0).min(self.bands);
+            let within = step - band * self.band.steps();
+            let shape = if band < self.bands { self.band } else { self.last };
+            let (width, wide) = if within < shape.full { (LANES, within) } else { (self.width, 0) };
+            // lanes beyond a narrow block have sat out the narrow steps before
+            let sat_out = band * self.band.full + wide;
+            (0..width).map(move |lane| (lane, if lane < self.width { step } else { sat_out }))
+        })
     }
 }
 

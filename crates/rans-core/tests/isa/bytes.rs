@@ -35,7 +35,11 @@ fn coded(freqs: &Frequencies, steps: &Steps, symbols: &[u8]) -> Box<[u8]> {
 /// Shapes from empty to long, with every width.
 fn shape(i: usize, random: &mut Random) -> Steps {
     let full = [0, 1, 2, 3, 4, 7, 40, 200][i % 8];
-    Steps::new(full, random.below(6), i % LANES).unwrap()
+    match random.below(3) {
+        0 => Steps::new(full, random.below(6), i % LANES),
+        _ => Steps::banded(random.below(4) * LANES + i % LANES, full / 7 + i % 3, 1 + i % 4, 1 + i % 3),
+    }
+    .unwrap()
 }
 
 #[test]
@@ -61,6 +65,7 @@ fn damaged_streams() {
             (Steps::flat(300), true),
             (Steps::new(12, 3, 20).unwrap(), true),
             (Steps::flat(1), true),
+            (Steps::banded(40, 3, 4, 1).unwrap(), true),
             (Steps::flat(9000), false),
         ] {
             let freqs = frequencies(kind, &mut random);
