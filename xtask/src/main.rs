@@ -43,6 +43,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Count the instructions of a kernel's inner loop on an AMD chip that need not be there (see `cargo xtask ops --help`)
+    #[command(disable_help_flag = true)]
+    Ops {
+        /// Kernels in WGSL, and how
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
     /// Build the firmware of rans-core and prefix-core for bare ARM cores and run it in an emulator
     BareMetal,
     /// Build rans-core's tests for 64-bit ARM and run them in an emulator
@@ -57,6 +64,12 @@ fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
     shell::run(shell::cargo().args(run).args(arguments))
 }
 
+/// Vulkan and shader compilers are dependencies that chores do not need, either.
+fn ops(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
+    let run = ["run", "--quiet", "--package", "ecq-benches", "--bin", "ecq-ops", "--"];
+    shell::run(shell::cargo().args(run).args(arguments))
+}
+
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fixtures(args) => fixtures::run(&args),
@@ -65,6 +78,7 @@ fn main() -> ExitCode {
         Command::Synthetic(args) => synthetic::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench { arguments } => bench(&arguments),
+        Command::Ops { arguments } => ops(&arguments),
         Command::BareMetal => test::run_alone("bare-metal"),
         Command::Neon => test::run_alone("neon"),
     };
