@@ -123,7 +123,9 @@ fn rates_are_met(model: &Model, profile: Profile) -> HashMap<u64, f64> {
     for rate in RATES {
         let reader = model.convert(Treatment::Lossy(Scheme::ecq(rate)), profile);
         let bits = inspect(&reader).unwrap().totals.coded_bits;
-        assert!((bits - rate).abs() < 0.01, "{profile:?}: {bits} bits, asked {rate}");
+        // where a prefix code gives way to rANS the rate falls by up to 2.5 %, and there is nothing in between
+        let below = if profile == Profile::Gpu { 0.01 + 0.025 * rate } else { 0.01 };
+        assert!(bits < rate + 0.01 && bits > rate - below, "{profile:?}: {bits} bits, asked {rate}");
         let verified = model.verify(&reader);
         let total = verified.total.unwrap();
         assert!((total.bits - bits).abs() < 1e-9);
