@@ -137,8 +137,8 @@ fn fused(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) count: 
     {{- start() }}
 {%- if code == 'rans' and subgroups %}
     // blocks before any lane comes to its last two symbols
-    let common = width / 32u * ((tile_end - tile_row) / 8u * 4u + ((tile_end - tile_row) % 8u + 1u) / 2u);
-    var coded = select(0u, common - 2u, common > 2u) / 4u;
+    let whole = width / 32u * ((tile_end - tile_row) / 8u * 4u + ((tile_end - tile_row) % 8u + 1u) / 2u);
+    var coded = select(0u, whole - 2u, whole > 2u) / 4u;
 {%- endif %}
     for (var row = tile_row; row < tile_end; row += 8u) {
         let rows = min(8u, tile_end - row);

@@ -1,3 +1,6 @@
+{%- if input == 'f16' %}
+enable f16;
+{%- endif %}
 {#- From nibbles, raw bits and scales to weights: what is added up for each of the eight rows of a band.
 
     value: 'level'  the nibble; the constant that is missing in it is added with the sum of x
