@@ -203,7 +203,11 @@ impl Search {
         let worth = if self.fixed.profile == Profile::Gpu { 4f64.powf(WITHOUT_RAW_BITS * bits) } else { 1.0 };
         let best = found.reduce(|a, b| {
             let simpler = !a.steps.between && b.steps.between && (a.rate - b.rate).abs() < 2.0 * NEAR;
-            if b.better(&Probe { error: a.error / if simpler { worth } else { 1.0 }, ..a }, bits) { b } else { a }
+            if b.better(&Probe { error: a.error / if simpler { worth } else { 1.0 }, ..a }, bits) {
+                b
+            } else {
+                a
+            }
         });
         best.unwrap_or_else(|| self.probe(start, false))
     }
