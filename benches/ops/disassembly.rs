@@ -73,7 +73,9 @@ fn count(instructions: &[&str]) -> Counts {
         for operation in instruction.split("::").map(str::trim) {
             let is = |prefixes: &[&str]| prefixes.iter().any(|p| operation.starts_with(p));
             counts.valu += u32::from(is(&["v_"]));
-            counts.fma += u32::from(is(&["v_fma", "v_dual_fma"])); // fma, fmac, fmaak, fma_mix
+            // fma, fmac, fmaak, fma_mix; mixlo and mixhi round to f16, which is how tables are filled
+            let rounds = is(&["v_fma_mixlo", "v_fma_mixhi"]);
+            counts.fma += u32::from(is(&["v_fma", "v_dual_fma"]) && !rounds);
             counts.salu += u32::from(is(&["s_"]) && !is(&CONTROL));
             counts.lds += u32::from(is(&["ds_"]));
             counts.vmem += u32::from(is(&["buffer_", "global_", "flat_", "scratch_"]));
@@ -98,6 +100,9 @@ BB0:
 \ts_load_b128 s[8:11], s[2:3], 0x40                           ; f4080201 f8000040
 BB1:
 \tbuffer_load_b32 v13, v13, s[8:11], 0 offen                  ; e0500000 40c00d0d
+\tv_fma_mixhi_f16 v12, 1.0, s0, v3                            ; cc220000
+\tv_fma_mixlo_f16 v12, 1.0, s0, v3                            ; cc210000
+\tv_fma_mixlo_f16 v12, 1.0, s0, v3                            ; cc210000
 \ts_cbranch_scc0 BB1                                          ; bfa10152
 BB2:
 \ts_cbranch_scc1 BB9                                          ; bfa2006c

@@ -16,9 +16,9 @@ const FOLDER: &str = "fixtures/golden/v4";
 const FILES: [(&str, &str, &[&str]); 7] = [
     ("blocks.gguf", "gguf.ecq", &["--profile", "gpu"]),
     ("kquants.gguf", "kquants.ecq", &["--profile", "gpu"]),
-    ("floats.safetensors", "floats.ecq", &["--profile", "gpu"]),
+    ("floats.safetensors", "floats.ecq", &["--profile", "gpu", "--scheme", "lossless"]),
     ("mlx4", "mlx4.ecq", &["--profile", "gpu"]),
-    ("sharded", "sharded.ecq", &["--profile", "gpu", "--bits", "3.5"]),
+    ("blocks.gguf", "ecq-3.5.ecq", &["--profile", "gpu", "--bits", "3.5"]),
     ("blocks.gguf", "ecq-1.ecq", &["--profile", "gpu", "--bits", "1"]),
     ("blocks.gguf", "int8-up.ecq", &["--profile", "gpu", "--scheme", "int8", "--predictor", "up"]),
 ];

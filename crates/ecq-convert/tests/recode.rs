@@ -154,7 +154,7 @@ fn recoded_files_are_in_pairs_and_restore_to_the_same_weights() {
 fn golden_files_of_every_version_recode() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/golden");
     let mut count = 0;
-    for version in ["v1", "v2", "v3"] {
+    for version in ["v1", "v2", "v3", "v4"] {
         for file in fs::read_dir(golden.join(version)).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_none_or(|e| e != "ecq") {
@@ -169,7 +169,7 @@ fn golden_files_of_every_version_recode() {
             count += 1;
         }
     }
-    assert_eq!(count, 7 + 4 + 10);
+    assert_eq!(count, 7 + 4 + 10 + 7);
 }
 
 #[test]

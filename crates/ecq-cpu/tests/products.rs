@@ -10,11 +10,11 @@
 mod common;
 mod reference;
 
-use common::Draw;
 use common::sources::NF4;
+use common::{Draw, Model};
 use ecq_cpu::{Activations, Isa, Matrix, Packed, Precision};
 use ecq_format::Error;
-use ecq_format::directory::{Codec, Min, NumberFormat, Scales};
+use ecq_format::directory::{Codec, Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_format::reader::CodedTensor;
@@ -111,6 +111,25 @@ fn all_scales_with_few_and_many_raw_bits() {
                     ..Case::PLAIN
                 };
                 check(&case, &[1, 3]);
+            }
+        }
+    }
+}
+
+#[test]
+fn pairs_in_strips_and_bands() {
+    for code in [PairCode::Prefix, PairCode::Rans] {
+        for (i, (band, strip, height)) in [(8, 64, 16), (2, 32, 7), (6, 96, 40)].into_iter().enumerate() {
+            for raw_bits in [0, 1, 4, 6] {
+                let scales = Scales::Group { size: 32, min: i == 1 };
+                let case =
+                    Case { rows: 43, cols: 203, raw_bits, scales, escapes: 50, seed: 3, ..Case::PLAIN };
+                let case = Case { profile: Profile::Gpu, ..case };
+                let pairs = Some((Pairs { code, band, strip }, height));
+                with_model(&Model { pairs, ..case.model() }, |tensor| {
+                    assert!(tensor.tiles() > 1 && tensor.coded().strips() > 1);
+                    check_tensor(tensor, &case, &[1, 3]);
+                });
             }
         }
     }

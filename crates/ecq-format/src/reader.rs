@@ -486,6 +486,14 @@ impl<'a> CodedTensor<'a> {
         Ok((bytes, entry))
     }
 
+    /// What the index says of a tile.
+    ///
+    /// # Panics
+    /// If there is no such tile.
+    pub fn entry(&self, tile: usize) -> TileEntry {
+        self.tiles[tile].1
+    }
+
     /// What decodes its tiles.
     pub fn decoder(&self) -> &TileDecoder {
         &self.decoder

@@ -72,7 +72,7 @@ impl Engine {
         }
         let pipeline = Arc::new(shader::pipeline(
             &self.device,
-            variant.entry_point(),
+            variant.kernel.name(),
             &variant.source(),
             &variant.bindings(),
             self.checked,

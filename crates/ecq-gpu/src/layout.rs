@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::variant::{Code, Form};
+use crate::variant::{Code, Form, Value};
 
 /// Rows that share each load of x.
 pub const BAND: usize = 8;
@@ -107,10 +107,12 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// What the values that a kernel takes from its table lack.
-    pub fn constant(&self) -> f32 {
-        match self.form.code {
-            Code::Rans if self.form.value.raw_bits() == 0 => self.constant - 23.5,
+    /// What the values that a kernel adds up lack: from packed weights (`plain`), or from streams.
+    pub fn constant(&self, plain: bool) -> f32 {
+        let sixteens = plain || self.form.code == Code::Rans;
+        match self.form.value {
+            // nibbles as the mantissas of numbers from 16 on, instead of nibbles less 7.5
+            Value::Integer { raw_bits: 0 } if sixteens => self.constant - 23.5,
             _ => self.constant,
         }
     }

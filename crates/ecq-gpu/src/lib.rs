@@ -10,10 +10,11 @@ pub mod matrix;
 pub mod shader;
 pub mod side;
 pub mod tiles;
+pub mod upload;
 pub mod variant;
 
 pub use engine::{Engine, Options};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
-pub use matrix::Matrix;
+pub use matrix::{Matrix, Packed};
 pub use wgpu;

@@ -89,7 +89,6 @@ pub fn resident(
             }
         }
     }
-    made.form.constant = made.constant() != 0.0;
     Ok(made)
 }
 

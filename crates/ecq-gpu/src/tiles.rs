@@ -3,15 +3,20 @@
 
 use std::ops::Range;
 
-use ecq_format::directory::Coded;
+use ecq_format::directory::{Codec, Coded, PairCode};
 use ecq_format::levels::Split;
+use ecq_format::pairs::strips;
 use ecq_format::pattern::Pattern;
+use ecq_format::planes::RawPlanes;
 use ecq_format::reader::CodedTensor;
+use ecq_format::tile::{Frequencies, TileParts};
+use ecq_format::{Result, escapes};
 use ecq_quant::values::from_bits;
 use prefix_core::{Blocks, EncodeTable, Lengths};
 
 use crate::layout::{BAND, Escape, Shape, Tile};
-use crate::variant::Field;
+use crate::side;
+use crate::variant::{Code, Field};
 
 /// Weights of a stream that tensors are cut into which were coded for other machines.
 const STREAM: usize = 1 << 15;
@@ -47,6 +52,141 @@ impl Meaning {
     }
 }
 
+/// Where the tiles of a tensor come from.
+pub enum Tiles<'a> {
+    /// The streams are those of the file.
+    Own(Own<'a>),
+    /// They were made for other machines, and are coded anew.
+    Recoded(Recoded<'a>),
+}
+
+impl<'a> Tiles<'a> {
+    /// Of a tensor. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn of(tensor: &'a CodedTensor<'a>) -> Result<Self> {
+        Ok(match Own::new(tensor) {
+            Some(own) => Self::Own(own),
+            None => Self::Recoded(Recoded::new(tensor)?),
+        })
+    }
+
+    /// How the tensor is cut.
+    pub fn shape(&self) -> Shape {
+        match self {
+            Self::Own(own) => own.shape,
+            Self::Recoded(recoded) => recoded.shape,
+        }
+    }
+
+    /// The code and its table.
+    pub fn code(&self) -> (Code, Vec<u32>) {
+        match self {
+            Self::Own(own) => (own.code, own.codes.clone()),
+            Self::Recoded(recoded) => (Code::Prefix, side::prefix_codes(&recoded.lengths)),
+        }
+    }
+
+    /// Units that are decoded together: whole tiles.
+    pub fn units(&self) -> usize {
+        match self {
+            Self::Own(own) => own.tensor.tiles(),
+            Self::Recoded(recoded) => units(recoded.tensor.coded()).1,
+        }
+    }
+
+    /// The tiles of a unit. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn unit(&self, unit: usize) -> Result<Vec<Tile>> {
+        match self {
+            Self::Own(own) => Ok(vec![own.tile(unit)?]),
+            Self::Recoded(recoded) => recoded.unit(unit),
+        }
+    }
+
+    /// Words of the tiles of a unit, if that is known before they are decoded.
+    pub fn words(&self, unit: usize) -> Option<u64> {
+        match self {
+            Self::Own(own) => Some(own.words(unit)),
+            Self::Recoded(_) => None,
+        }
+    }
+}
+
+/// A tensor whose streams kernels read as they are.
+pub struct Own<'a> {
+    tensor: &'a CodedTensor<'a>,
+    shape: Shape,
+    meaning: Meaning,
+    code: Code,
+    codes: Vec<u32>,
+}
+
+impl<'a> Own<'a> {
+    /// `None` if kernels read no such streams.
+    fn new(tensor: &'a CodedTensor<'a>) -> Option<Self> {
+        let coded = tensor.coded();
+        let Codec::Pairs(pairs) = coded.codec else { return None };
+        let (rows, cols) = (coded.rows as usize, coded.cols as usize);
+        let height = coded.tile_rows as usize;
+        let banded = pairs.band as usize == BAND || (pairs.band as usize >= height && height <= BAND);
+        if coded.predictor.is_some() || !banded || !(height.is_multiple_of(BAND) || height == rows) {
+            return None;
+        }
+        let (code, codes) = match (pairs.code, tensor.frequencies()) {
+            (PairCode::Prefix, Frequencies::Prefix(lengths)) => (Code::Prefix, side::prefix_codes(lengths)),
+            (PairCode::Rans, Frequencies::Pairs(freqs)) => (Code::Rans, side::rans_codes(freqs)?),
+            _ => return None,
+        };
+        let strip = usize::try_from(pairs.strip).unwrap_or(cols).min(cols);
+        let shape = Shape { rows, cols, tile_rows: height.next_multiple_of(BAND), strip };
+        Some(Self { tensor, shape, meaning: Meaning::of(coded), code, codes })
+    }
+
+    fn words(&self, tile: usize) -> u64 {
+        let stream = u64::from(self.tensor.entry(tile).stream).next_multiple_of(4);
+        let head = if self.shape.strips() > 1 { 4 * self.shape.strips() as u64 } else { 0 };
+        // what is cut short is found when it is decoded
+        let bands = self.tensor.rows(tile).len().div_ceil(BAND) as u64;
+        let raw = Field::of(self.meaning.split.raw_bits).map(|f| f.band_words(self.shape.cols as u64));
+        bands * raw.sum::<u64>() + stream.saturating_sub(head) / 4
+    }
+
+    fn tile(&self, index: usize) -> Result<Tile> {
+        let fail = |why: String| self.tensor.corrupt(index, why);
+        let (bytes, entry) = self.tensor.tile(index)?;
+        let (coded, rows, cols) = (self.tensor.coded(), self.tensor.rows(index), self.shape.cols);
+        let weights = rows.len() * cols;
+        let parts = TileParts::new(bytes, entry, coded.split(), weights).map_err(fail)?;
+        let planes = RawPlanes::new(coded.raw_bits, weights, parts.raw).map_err(fail)?;
+        // decoding them is what makes streams fit for shaders that check nothing
+        let mut nibbles = vec![0; weights];
+        self.tensor.decoder().nibbles(parts.stream, &mut nibbles).map_err(fail)?;
+        let mut tile = Tile::default();
+        let raw = |position: usize, Field { width, low: _ }: Field| {
+            let bit = position * width as usize;
+            u32::from(planes.plane(width)[bit / 8]) >> (bit % 8) & ((1 << width) - 1)
+        };
+        raw_words(coded.raw_bits, cols, &rows, raw, &mut tile.words);
+        for stream in strips(parts.stream, coded).map_err(fail)? {
+            tile.starts.push(tile.words.len() as u32);
+            let words = stream.chunks(4);
+            tile.words.extend(words.map(|word| word.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))));
+        }
+        let mut known = true;
+        escapes::read(parts.escapes, weights, |position, level| {
+            let all = Field::of(coded.raw_bits).fold(0, |all, field| all | raw(position, field) << field.low);
+            let own = self.meaning.split.join(nibbles[position], all as u16);
+            let more = (self.meaning.value(level) - self.meaning.value(own)) as f32;
+            let (row, col) = (rows.start + position / cols, position % cols);
+            tile.escapes.push(Escape { row, col, more });
+            known &= coded.pattern.is_none_or(|pattern| pattern.bits(level).is_some());
+        })
+        .map_err(fail)?;
+        if !known {
+            return Err(fail("an escape has no bit pattern".into()));
+        }
+        Ok(tile)
+    }
+}
+
 /// A tensor that is coded anew: all its tiles are in pairs of nibbles by the prefix code.
 pub struct Recoded<'a> {
     tensor: &'a CodedTensor<'a>,
@@ -60,7 +200,7 @@ pub struct Recoded<'a> {
 
 impl<'a> Recoded<'a> {
     /// Decodes the tensor once to count pairs. Error: [`Corrupt`](ecq_format::Error::Corrupt).
-    pub fn new(tensor: &'a CodedTensor<'a>) -> ecq_format::Result<Self> {
+    fn new(tensor: &'a CodedTensor<'a>) -> Result<Self> {
         let coded = tensor.coded();
         let shape = cut(coded);
         let meaning = Meaning::of(coded);
@@ -83,23 +223,8 @@ impl<'a> Recoded<'a> {
         Ok(Self { tensor, shape, meaning, filler, lengths, table })
     }
 
-    /// How it is cut.
-    pub fn shape(&self) -> Shape {
-        self.shape
-    }
-
-    /// The code.
-    pub fn lengths(&self) -> &Lengths {
-        &self.lengths
-    }
-
-    /// Units of whole tiles.
-    pub fn units(&self) -> usize {
-        units(self.tensor.coded()).1
-    }
-
     /// The tiles of a unit. Error: [`Corrupt`](ecq_format::Error::Corrupt).
-    pub fn unit(&self, unit: usize) -> ecq_format::Result<Vec<Tile>> {
+    fn unit(&self, unit: usize) -> Result<Vec<Tile>> {
         let (rows, levels) = unit_levels(self.tensor, unit)?;
         let (mut nibbles, mut raw, mut escapes) = (vec![0; levels.len()], vec![0; levels.len()], Vec::new());
         let cols = self.shape.cols;
@@ -115,7 +240,11 @@ impl<'a> Recoded<'a> {
         let mut tiles = Vec::new();
         for range in tiles_of(&self.shape, &rows) {
             let mut tile = Tile::default();
-            raw_words(self.meaning.split.raw_bits, &self.shape, &range, rows.start, &raw, &mut tile.words);
+            let first = (range.start - rows.start) * cols;
+            let part = |position: usize, Field { width, low }: Field| {
+                u32::from(raw[first + position] >> low) & ((1 << width) - 1)
+            };
+            raw_words(self.meaning.split.raw_bits, cols, &range, part, &mut tile.words);
             for strip in 0..self.shape.strips() {
                 self.stream(&range, strip, rows.start, &nibbles, &mut tile)?;
             }
@@ -132,7 +261,7 @@ impl<'a> Recoded<'a> {
         first: usize,
         nibbles: &[u8],
         tile: &mut Tile,
-    ) -> ecq_format::Result<()> {
+    ) -> Result<()> {
         let fail = |e: prefix_core::Error| self.tensor.unsupported(e.to_string());
         let mut symbols = Vec::new();
         pairs(&self.shape, range.clone(), strip, first, nibbles, self.filler, &mut |pair| symbols.push(pair));
@@ -156,7 +285,7 @@ fn split(split: Split, level: i32, filler: u8) -> (u8, u16, bool) {
 }
 
 /// The most frequent nibble of the first tile: it will have a short code.
-fn filler(tensor: &CodedTensor<'_>, split: Split) -> ecq_format::Result<u8> {
+fn filler(tensor: &CodedTensor<'_>, split: Split) -> Result<u8> {
     let (mut levels, mut counts) = (Vec::new(), [0u64; 16]);
     tensor.levels(0, &mut levels)?;
     levels.iter().filter_map(|&level| split.split(level)).for_each(|(n, _)| counts[usize::from(n)] += 1);
@@ -171,7 +300,7 @@ fn units(coded: &Coded) -> (usize, usize) {
 }
 
 /// Rows and levels of a unit.
-fn unit_levels(tensor: &CodedTensor<'_>, unit: usize) -> ecq_format::Result<(Range<usize>, Vec<i32>)> {
+fn unit_levels(tensor: &CodedTensor<'_>, unit: usize) -> Result<(Range<usize>, Vec<i32>)> {
     let (n, _) = units(tensor.coded());
     let tiles = unit * n..tensor.tiles().min((unit + 1) * n);
     let rows = tensor.rows(tiles.start).start..tensor.rows(tiles.end - 1).end;
@@ -226,26 +355,22 @@ fn pairs(
     }
 }
 
-/// Appends the raw bits of a tile's rows, band by band. `raw` begins at row `first`.
+/// Appends the raw bits of a tile's rows, band by band. `raw` gives a field at a position in the tile.
 fn raw_words(
     raw_bits: u32,
-    shape: &Shape,
+    cols: usize,
     rows: &Range<usize>,
-    first: usize,
-    raw: &[u16],
+    raw: impl Fn(usize, Field) -> u32,
     words: &mut Vec<u32>,
 ) {
-    let cols = shape.cols;
-    for band in rows.clone().step_by(BAND) {
-        let end = rows.end.min(band + BAND);
-        for Field { width, low } in Field::of(raw_bits) {
+    for band in (0..rows.len()).step_by(BAND) {
+        for field in Field::of(raw_bits) {
             let at = words.len();
-            words.resize(at + Field { width, low }.band_words(cols as u64) as usize, 0);
-            for row in band..end {
+            words.resize(at + field.band_words(cols as u64) as usize, 0);
+            for row in band..rows.len().min(band + BAND) {
                 for col in 0..cols {
-                    let value = u32::from(raw[(row - first) * cols + col] >> low) & ((1 << width) - 1);
-                    let bit = (8 * col + row - band) * width as usize;
-                    words[at + bit / 32] |= value << (bit % 32);
+                    let bit = (8 * col + row - band) * field.width as usize;
+                    words[at + bit / 32] |= raw(row * cols + col, field) << (bit % 32);
                 }
             }
         }

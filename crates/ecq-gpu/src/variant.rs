@@ -35,6 +35,8 @@ impl Lanes {
 
 /// Invocations of a workgroup with subgroups of 32: eight streams share a table.
 const WORKGROUP: u32 = 256;
+/// Invocations that make a band from packed weights.
+const PLAIN: u32 = 128;
 
 /// Code of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +72,23 @@ impl Value {
         match self {
             Self::Integer { raw_bits } | Self::Float { raw_bits, .. } => raw_bits,
             Self::Codebook => 0,
+        }
+    }
+}
+
+impl Value {
+    /// Bits of a packed weight: 4, 8 or 16.
+    pub fn packed_bits(self) -> u32 {
+        match self {
+            Self::Integer { raw_bits: 0 } | Self::Codebook => 4,
+            Self::Integer { raw_bits } => {
+                if raw_bits <= 4 {
+                    8
+                } else {
+                    16
+                }
+            }
+            Self::Float { pattern, .. } => pattern.format.bits(),
         }
     }
 }
@@ -139,6 +158,17 @@ pub enum Kernel {
         /// Their type.
         input: Input,
     },
+    /// Coded weights to packed ones.
+    Decode,
+    /// Product of packed weights and this many vectors.
+    Plain {
+        /// Number of vectors, 1 to 16.
+        vectors: u32,
+        /// Their type.
+        input: Input,
+    },
+    /// Sums over strips.
+    Finish,
 }
 
 /// A shader.
@@ -152,55 +182,93 @@ pub struct Variant {
     pub lanes: Lanes,
 }
 
-/// Templates of WGSL: a kernel, after what it shares with others.
+macro_rules! wgsl {
+    ($($part:literal),+) => { concat!($("\n", include_str!(concat!("kernels/", $part, ".wgsl"))),+) };
+}
+
+/// Templates of WGSL: each kernel after what it shares with others.
+const SOURCES: [(&str, &str); 4] = [
+    ("fused", wgsl!("params", "values", "streams", "product", "fused", "walk")),
+    ("decode", wgsl!("params", "values", "streams", "decode", "walk")),
+    ("plain", wgsl!("params", "values", "workgroup", "product", "plain")),
+    ("finish", wgsl!("params", "finish")),
+];
+
 static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Strict);
-    let shared = concat!(include_str!("kernels/values.wgsl"), include_str!("kernels/streams.wgsl"));
-    let sources = [("fused", [shared, include_str!("kernels/fused.wgsl")].concat())];
-    for (name, source) in sources {
-        env.add_template_owned(name, source).expect("a template of this crate is in order");
+    for (name, source) in SOURCES {
+        env.add_template(name, source).expect("a template of this crate is in order");
     }
     env
 });
 
+impl Kernel {
+    /// Name of the template and of the entry point.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fused { .. } => "fused",
+            Self::Decode => "decode",
+            Self::Plain { .. } => "plain",
+            Self::Finish => "finish",
+        }
+    }
+
+    fn vectors(self) -> (u32, Input) {
+        match self {
+            Self::Fused { vectors, input } | Self::Plain { vectors, input } => (vectors, input),
+            Self::Decode | Self::Finish => (1, Input::F32),
+        }
+    }
+}
+
 impl Variant {
     /// Buffers that it uses.
     pub fn bindings(&self) -> Vec<Binding> {
-        let mut bindings = vec![Binding::Uniform(0), Binding::Read(1), Binding::Read(2), Binding::Read(3)];
-        bindings.extend([Binding::Read(4), Binding::Write(5)]);
-        if self.form.has_side() {
-            bindings.push(Binding::Read(6));
+        use Binding::{Read, Uniform, Write};
+        let product = [
+            Some(Read(4)),
+            Some(Write(5)),
+            self.form.has_side().then_some(Read(6)),
+            (self.form.escapes != Escapes::None).then_some(Read(7)),
+        ];
+        let book = (self.form.value == Value::Codebook).then_some(Read(3));
+        match self.kernel {
+            Kernel::Fused { .. } => [Uniform(0), Read(1), Read(2), Read(3)]
+                .into_iter()
+                .chain(product.into_iter().flatten())
+                .collect(),
+            Kernel::Decode => vec![Uniform(0), Read(1), Read(2), Read(3), Write(5)],
+            Kernel::Plain { .. } => {
+                let all = [Some(Uniform(0)), Some(Read(1)), book].into_iter().chain(product);
+                all.flatten().collect()
+            }
+            Kernel::Finish => vec![Uniform(0), Read(4), Write(5)],
         }
-        if self.form.escapes != Escapes::None {
-            bindings.push(Binding::Read(7));
-        }
-        bindings
     }
 
     /// The shader in WGSL; its entry point is called as its kernel.
     pub fn source(&self) -> String {
-        let template = TEMPLATES.get_template(self.entry_point()).expect("every kernel has a template");
+        let template = TEMPLATES.get_template(self.kernel.name()).expect("every kernel has a template");
         template.render(self.context()).expect("a template of this crate renders")
     }
 
-    /// Name of the entry point.
-    pub fn entry_point(&self) -> &'static str {
-        match self.kernel {
-            Kernel::Fused { .. } => "fused",
-        }
-    }
-
     fn context(&self) -> minijinja::Value {
-        let Kernel::Fused { vectors, input } = self.kernel;
-        let (subgroups, s, k, h) = match self.lanes {
-            Lanes::Subgroups(size) => (true, size.min(32), 32 / size.min(32), size.div_ceil(32)),
-            Lanes::Barriers => (false, 32, 1, 1),
+        let (vectors, input) = self.kernel.vectors();
+        let plain = matches!(self.kernel, Kernel::Plain { .. });
+        let (subgroups, size) = match self.lanes {
+            Lanes::Subgroups(size) => (true, size),
+            Lanes::Barriers => (false, 32),
         };
-        let distances: Vec<u32> = (0..s.ilog2()).map(|i| 1 << i).collect();
+        let threads = if plain { PLAIN } else { self.lanes.threads() };
+        let s = if plain { PLAIN } else { size.min(32) };
+        let reach = if plain { size } else { s };
+        let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
-            subgroups, s, k, h, t => self.lanes.streams() / h, threads => self.lanes.threads(), distances,
-            m => vectors,
+            kernel => self.kernel.name(),
+            subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => self.lanes.streams() / size.div_ceil(32),
+            threads, distances, groups_of => if subgroups { threads / size } else { threads },
+            bits => self.form.value.packed_bits(), m => vectors,
             input => match input { Input::F32 => "f32", Input::F16 => "f16" },
             ..self.form.context()
         }

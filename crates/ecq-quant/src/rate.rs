@@ -369,7 +369,7 @@ const WITHOUT_RAW_BITS: f64 = 0.01;
 
 /// Bits that a stream of the prefix code takes beyond its codes: half a word of each lane, the leads, and words that lanes
 /// take ahead of their need. Measured.
-const PREFIX_STREAM: f64 = 800.0;
+const PREFIX_STREAM: f64 = 8.0 * 92.0;
 
 /// What the rate depends on besides the levels.
 struct Fixed {

@@ -2,27 +2,10 @@
 
     s: subgroup size, or 32 without subgroups       k: lanes of a stream that an invocation keeps
     h: streams that a subgroup decodes side by side t: subgroups in a workgroup
--#}
+#}
 {%- set lanes = range(k) -%}
 
-struct Params {
-    rows: u32,       // of the matrix
-    cols: u32,
-    first_row: u32,  // of what this dispatch decodes
-    end_row: u32,
-    tile_rows: u32,  // a multiple of 8
-    strips: u32,     // streams of a tile
-    strip: u32,      // columns of a stream, but for the last of a tile
-    streams: u32,    // that this dispatch decodes
-    groups: u32,     // scales of a row
-    map: u32,        // in the side data: the group of each column
-    row_bytes: u32,  // likewise: factors of rows
-    step: f32,
-    constant: f32,   // what is missing in the value of each level
-    offset: f32,
-}
 
-@group(0) @binding(0) var<uniform> p: Params;
 /// Words of the streams, and raw bits.
 @group(0) @binding(1) var<storage, read> words: array<u32>;
 /// For each tile: where its raw bits begin, and each of its streams.
@@ -38,7 +21,7 @@ var<workgroup> asked: array<atomic<u32>, 3>;
 var<private> turn: u32;
 {%- endif %}
 
-{#- An entry of the table holds its two nibbles, a of the upper row and b of the lower one. -#}
+{#- An entry of the table holds its two nibbles, a of the upper row and b of the lower one. #}
 fn entry(symbol: u32, slot: u32) -> u32 {
     let about = codes[symbol];
     let a = symbol & 15u;
@@ -102,8 +85,8 @@ fn ballot(need: bool, lane: u32) -> u32 {
 {%- endif %}
 
 {%- if code == 'prefix' %}
-// A lane holds 64 bits of its string; the unread ones begin at bit 2 of the window, so that 12 of them are the byte
-// offset of an entry.
+{#- A lane holds 64 bits of its string; the unread ones begin at bit 2 of the window, so that 12 of them are the byte
+    offset of an entry. #}
 {%- macro declare() %}
     {%- for j in lanes %}
     var lo{{ j }} = 0u; var hi{{ j }} = 0u; var used{{ j }} = 0u;
@@ -115,7 +98,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
     {%- endfor %}
     pos += 64u;
 {%- endmacro %}
-{#- Two symbols of lane j: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. -#}
+{#- Two symbols of lane j: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. #}
 {%- macro decode2(j, q) %}
     var window{{ q }}_{{ j }} = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
     let e{{ q }}_{{ j }} = {{ look('(window' ~ q ~ '_' ~ j ~ ' & 0x3ffcu) >> 2u') }};
@@ -136,7 +119,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
         used{{ j }} &= 31u;
     }
 {%- endmacro %}
-{#- The same where lanes may be idle, and the second symbol may not be there. -#}
+{#- The same where lanes may be idle, and the second symbol may not be there. #}
 {%- macro careful2(j, q) %}
     var e{{ q }}_{{ j }} = 0u; var e{{ q + 1 }}_{{ j }} = 0u;
     if ({{ q }}u < pairs) {
@@ -155,7 +138,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
     var state{{ j }} = 0u; var left{{ j }} = 0u;
     {%- endfor %}
 {%- endmacro %}
-{#- left: symbols of a lane that are still to come; the last two are verbatim. -#}
+{#- left: symbols of a lane that are still to come; the last two are verbatim. #}
 {%- macro start() %}
     {%- for j in lanes %}
     state{{ j }} = words[pos + {{ j * s }}u + lane];
@@ -168,7 +151,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
         let need = state{{ j }} < 0x10000u;
         let ask = {{ ballot('need') }};
         let at = pos + countOneBits(ask & below);
-        let fresh = (words[at >> 1u] >> ((at & 1u) << 4u)) & 0xffffu;
+        let fresh = (words[at >> 1u] >> ((at << 4u) & 31u)) & 0xffffu;
         pos += countOneBits(ask);
         state{{ j }} = select(state{{ j }}, state{{ j }} << 16u | fresh, need);
     }
@@ -213,7 +196,7 @@ fn symbols_of(lane: u32, width: u32, tile_row: u32, tile_end: u32) -> u32 {
 }
 {%- endif %}
 
-{#- Sums over the lanes of a stream, in a fixed order, in place of each lane's part. -#}
+{#- Sums over the lanes of a stream, in a fixed order, in place of each lane's part. #}
 {%- macro total(names) %}
 {%- if subgroups %}
     {%- for name in names %}
@@ -237,10 +220,3 @@ fn symbols_of(lane: u32, width: u32, tile_row: u32, tile_end: u32) -> u32 {
         workgroupBarrier();
 {%- endif %}
 {%- endmacro %}
-
-/// The factor of a row: 2^((byte - 128) / 8).
-fn octaves(byte: u32) -> f32 {
-    var eighths = array<u32, 8>(
-        0x3f800000u, 0x3f8b95c2u, 0x3f9837f0u, 0x3fa5fed7u, 0x3fb504f3u, 0x3fc5672au, 0x3fd744fdu, 0x3feac0c7u);
-    return bitcast<f32>(eighths[byte & 7u] + (byte >> 3u << 23u) - (16u << 23u));
-}

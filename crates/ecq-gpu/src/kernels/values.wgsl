@@ -5,10 +5,21 @@
            'book'   a number of a codebook
            'float'  the bit pattern of a float
     fields: for each field of raw bits its width and its lowest bit in the raw bits of a level
--#}
-{%- set halves = value == 'level' or value == 'raw' -%}
+#}
+{#- Whether entries of the table hold values, which are nibbles with a constant. #}
+{%- set halves = kernel == 'fused' and (value == 'level' or value == 'raw') -%}
 
-{#- The two values of pair q of lane j: v{{2q}}_{{j}} and v{{2q+1}}_{{j}}, before scales. -#}
+{#- The two nibbles of pair q of lane j, where entries hold them as such. #}
+{%- macro nibbles(j, q) %}
+    {%- if code == 'rans' %}
+    let a{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 12u) & 15u;
+    let b{{ q }}_{{ j }} = e{{ q }}_{{ j }} >> 28u;
+    {%- else %}
+    let a{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 6u) & 15u;
+    let b{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 22u) & 15u;
+    {%- endif %}
+{%- endmacro %}
+{#- The two values of pair q of lane j: v{{2q}}_{{j}} and v{{2q+1}}_{{j}}, before scales. #}
 {%- macro values(j, q) %}
     {%- if halves %}
         {%- if code == 'rans' %}
@@ -24,24 +35,18 @@
     let v{{ 2 * q + 1 }}_{{ j }} = {{ folded('two' ~ q ~ '_' ~ j ~ '.y', 2 * q + 1, j) }};
         {%- endif %}
     {%- else %}
-        {%- if code == 'rans' %}
-    let a{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 12u) & 15u;
-    let b{{ q }}_{{ j }} = e{{ q }}_{{ j }} >> 28u;
-        {%- else %}
-    let a{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 6u) & 15u;
-    let b{{ q }}_{{ j }} = (e{{ q }}_{{ j }} >> 22u) & 15u;
-        {%- endif %}
+        {{- nibbles(j, q) }}
         {%- if value == 'book' %}
     let v{{ 2 * q }}_{{ j }} = bitcast<f32>(codes[1280u + a{{ q }}_{{ j }}]);
     let v{{ 2 * q + 1 }}_{{ j }} = bitcast<f32>(codes[1280u + b{{ q }}_{{ j }}]);
         {%- else %}
-    let v{{ 2 * q }}_{{ j }} = float_of(a{{ q }}_{{ j }}, {{ raw(2 * q, j) }});
-    let v{{ 2 * q + 1 }}_{{ j }} = float_of(b{{ q }}_{{ j }}, {{ raw(2 * q + 1, j) }});
+    let v{{ 2 * q }}_{{ j }} = float_of(pattern_of(a{{ q }}_{{ j }}, {{ raw(2 * q, j) }}));
+    let v{{ 2 * q + 1 }}_{{ j }} = float_of(pattern_of(b{{ q }}_{{ j }}, {{ raw(2 * q + 1, j) }}));
         {%- endif %}
     {%- endif %}
 {%- endmacro %}
 
-{#- Loads the raw bits of a column, eight rows at once: a field of w bits is w bytes. -#}
+{#- Loads the raw bits of a column, eight rows at once: a field of w bits is w bytes. #}
 {%- macro load_raw(j) %}
     {%- for field in fields %}
         {%- if field.width == 8 %}
@@ -60,14 +65,14 @@
     raw{{ field.width }}{% if field.width == 8 %}{{ 'a' if row < 4 else 'b' }}{% endif %}_{{ j }}
 {%- endmacro %}
 {%- macro field_bit(field, row) -%} {{ field.width * row % 32 }} {%- endmacro %}
-{#- All raw bits of a row. -#}
+{#- All raw bits of a row. #}
 {%- macro raw(row, j) -%}
     {%- for field in fields -%}
         {%- if not loop.first %} | {% endif -%}
         (({{ field_word(field, row, j) }} >> {{ field_bit(field, row) }}u) & {{ 2 ** field.width - 1 }}u){% if field.low > 0 %} << {{ field.low }}u{% endif %}
     {%- endfor -%}
 {%- endmacro %}
-{#- ±(n·2^(r-1) + low + 1/2), for n + 1/2: the last field holds the highest bit, which is the sign. -#}
+{#- ±(n·2^(r-1) + low + 1/2), for n + 1/2: the last field holds the highest bit, which is the sign. #}
 {%- macro folded(number, row, j) -%}
     {%- set top = fields | last -%}
     {%- set sign = field_bit(top, row) | int + top.width - 1 -%}
@@ -79,11 +84,16 @@
 {%- endmacro %}
 
 {%- if value == 'float' %}
-/// The float of a nibble and raw bits: magnitudes are counted from `base`, the sign is the highest raw bit.
-fn float_of(nibble: u32, raw: u32) -> f32 {
-    let sign = raw >> {{ raw_bits - 1 }}u;
+/// The bits of the float of a nibble and raw bits: magnitudes are counted from `base`, the sign is the highest raw bit.
+fn pattern_of(nibble: u32, raw: u32) -> u32 {
     let k = nibble << {{ raw_bits - 1 }}u | (raw & {{ 2 ** (raw_bits - 1) - 1 }}u);
     let magnitude = (k + {{ base }}u) & {{ 2 ** (float_bits - 1) - 1 }}u;
+    return magnitude | raw >> {{ raw_bits - 1 }}u << {{ float_bits - 1 }}u;
+}
+
+fn float_of(bits: u32) -> f32 {
+    let sign = bits >> {{ float_bits - 1 }}u;
+    let magnitude = bits & {{ 2 ** (float_bits - 1) - 1 }}u;
     let mantissa = magnitude & {{ 2 ** mantissa - 1 }}u;
     let exponent = magnitude >> {{ mantissa }}u;
     // not by unpack2x16float: GPUs may flush what is subnormal there

@@ -1,0 +1,27 @@
+//! Prints the WGSL of a kernel: `cargo run -p ecq-gpu --example wgsl -- fused 32`.
+use ecq_gpu::variant::{Code, Escapes, Form, Input, Kernel, Lanes, Value, Variant};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let argument = |i: usize| arguments.get(i).map_or("", |a| a.as_str());
+    let number = |i: usize, default| argument(i).parse().unwrap_or(default);
+    let (size, vectors, raw_bits) = (number(2, 32), number(3, 1), number(4, 0));
+    let kernel = match argument(0) {
+        "decode" => Kernel::Decode,
+        "plain" => Kernel::Plain { vectors, input: Input::F32 },
+        "finish" => Kernel::Finish,
+        _ => Kernel::Fused { vectors, input: Input::F32 },
+    };
+    let form = Form {
+        code: if argument(1) == "rans" { Code::Rans } else { Code::Prefix },
+        value: Value::Integer { raw_bits },
+        groups: None,
+        columns: false,
+        rows: false,
+        constant: false,
+        offset: false,
+        escapes: Escapes::None,
+    };
+    let lanes = if size == 0 { Lanes::Barriers } else { Lanes::Subgroups(size) };
+    println!("{}", Variant { kernel, form, lanes }.source());
+}

@@ -1,0 +1,21 @@
+{%- if input == 'f16' %}
+enable f16;
+{%- endif %}
+struct Params {
+    rows: u32,       // of the matrix
+    cols: u32,
+    first_row: u32,  // of what this dispatch decodes
+    end_row: u32,
+    tile_rows: u32,  // a multiple of 8
+    strips: u32,     // streams of a tile
+    strip: u32,      // columns of a stream, but for the last of a tile
+    streams: u32,    // that this dispatch decodes
+    groups: u32,     // scales of a row
+    map: u32,        // in the side data: the group of each column
+    row_bytes: u32,  // likewise: factors of rows
+    step: f32,
+    constant: f32,   // what is missing in the value of each level
+    offset: f32,
+}
+
+@group(0) @binding(0) var<uniform> p: Params;

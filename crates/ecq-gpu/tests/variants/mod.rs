@@ -1,0 +1,67 @@
+//! Kernels that tests without a device try: every choice that the templates make, and what else goes with it.
+
+use ecq_format::pattern::{FloatFormat, Pattern};
+use ecq_gpu::variant::{Code, Escapes, Form, Grouped, Input, Kernel, Lanes, Value, Variant};
+
+/// Integers of a scheme with one scale.
+const PLAIN: Form = Form {
+    code: Code::Prefix,
+    value: Value::Integer { raw_bits: 0 },
+    groups: None,
+    columns: false,
+    rows: false,
+    constant: false,
+    offset: false,
+    escapes: Escapes::None,
+};
+
+fn forms() -> Vec<Form> {
+    let grouped = |half, min, mapped| Some(Grouped { size: 32, half, min, mapped });
+    let mut forms = vec![PLAIN];
+    for raw_bits in 1..=7 {
+        forms.push(Form { value: Value::Integer { raw_bits }, escapes: Escapes::Narrow, ..PLAIN });
+    }
+    forms.push(Form { value: Value::Codebook, groups: grouped(true, false, false), ..PLAIN });
+    for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
+        let pattern = Pattern { format, base: 3 };
+        let raw_bits = format.bits() - 5;
+        forms.push(Form { value: Value::Float { pattern, raw_bits }, escapes: Escapes::Wide, ..PLAIN });
+    }
+    for i in 0..8 {
+        let groups = grouped(i & 1 != 0, i & 2 != 0, i & 4 != 0);
+        forms.push(Form { groups, constant: i & 1 == 0, escapes: Escapes::Narrow, ..PLAIN });
+        let (columns, rows, constant) = (i & 1 != 0, i & 2 != 0, i & 4 != 0);
+        forms.push(Form { columns, rows, constant, offset: i == 7, escapes: Escapes::Wide, ..PLAIN });
+    }
+    forms
+}
+
+/// The kernels.
+pub fn all() -> Vec<Variant> {
+    let mut all = Vec::new();
+    let mut add = |code, form, lanes, vectors, input| {
+        all.push(Variant { kernel: Kernel::Fused { vectors, input }, form: Form { code, ..form }, lanes });
+    };
+    for code in [Code::Prefix, Code::Rans] {
+        for form in forms() {
+            for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
+                add(code, form, lanes, 1, Input::F32);
+            }
+        }
+        for size in [4, 8, 16, 64, 128] {
+            add(code, PLAIN, Lanes::Subgroups(size), 1, Input::F32);
+        }
+        for (vectors, input) in [(1, Input::F16), (3, Input::F32), (16, Input::F16)] {
+            add(code, PLAIN, Lanes::Subgroups(16), vectors, input);
+            add(code, PLAIN, Lanes::Barriers, vectors, input);
+        }
+    }
+    all
+}
+
+/// The type of a kernel's vectors.
+pub fn input(variant: &Variant) -> Input {
+    match variant.kernel {
+        Kernel::Fused { input, .. } => input,
+    }
+}
