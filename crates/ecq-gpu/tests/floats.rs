@@ -55,7 +55,7 @@ fn check(engine: &Engine, format: FloatFormat) {
             let x: Vec<f32> = (0..cols).map(|_| draw.below(2001) as f32 / 1000.0 - 1.0).collect();
             with_floats(format, (rows, cols), profile, bytes, |tensor| {
                 let weights = reference::Weights::new(tensor);
-                let y = support::product(engine, &Matrix::new(engine, tensor).unwrap(), &x);
+                let y = support::product(engine, &Matrix::new(engine, "w", tensor).unwrap(), &x);
                 weights.compare(&x, &y, &format!("{format:?} {rows} x {cols} {profile:?}"));
             });
         }
@@ -99,7 +99,7 @@ fn every_number_is_itself() {
         let mut weights = vec![0.0; rows * cols];
         from_bytes(format, &bytes, &mut weights);
         with_floats(format, (rows, cols), Profile::Gpu, bytes, |tensor| {
-            let matrix = Matrix::new(&engine, tensor).unwrap();
+            let matrix = Matrix::new(&engine, "w", tensor).unwrap();
             let y = support::product(&engine, &matrix, &[0.0, 1.0, 0.0]);
             for (row, &y) in y.iter().enumerate() {
                 let exact = weights[row * cols + 1];
@@ -127,7 +127,7 @@ fn what_is_no_number_stays_in_its_row() {
         put(5, 0, 0x7f80);
         put(10, cols - 1, 0xff80);
         with_floats(FloatFormat::Bf16, (16, cols), Profile::Cpu, bytes, |tensor| {
-            let y = support::product(&engine, &Matrix::new(&engine, tensor).unwrap(), &vec![1.0; cols]);
+            let y = support::product(&engine, &Matrix::new(&engine, "w", tensor).unwrap(), &vec![1.0; cols]);
             for (row, y) in y.iter().enumerate() {
                 match row {
                     3 => assert!(y.is_nan()),

@@ -14,13 +14,16 @@ mod support;
 use case::{Case, vectors, with_model};
 use common::Model;
 use common::sources::NF4;
-use ecq_format::directory::{Min, NumberFormat, Scales};
+use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_gpu::{Engine, Matrix};
 
 /// Shapes that have everything that a tile may have: less than a band, less than a block of columns, whole ones, both.
 const SHAPES: [(usize, usize); 4] = [(1, 75), (7, 33), (19, 128), (40, 75)];
+
+/// How tensors of the profile for GPUs are coded: with the code of those that are coded anew, in other strips and tiles.
+const NATIVE: (Pairs, u64) = (Pairs { code: PairCode::Prefix, band: 8, strip: 64 }, 24);
 
 /// Whether escapes need more than the 13 bits of narrow ones.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -32,6 +35,7 @@ enum Far {
 /// A model that has an escape if the case says so, however small it is.
 fn model(case: &Case, far: Far) -> Model {
     let mut model = case.model();
+    model.pairs = Some(NATIVE);
     let coded = &mut model.coded[0];
     if case.escapes > 0 && case.predictor.is_none() {
         let center = coded.center;
@@ -46,12 +50,15 @@ fn model(case: &Case, far: Far) -> Model {
 fn check_model(engine: &Engine, model: &Model, counts: &[usize], what: &str) {
     with_model(model, |tensor| {
         let weights = reference::Weights::new(tensor);
-        let matrix = Matrix::new(engine, tensor).unwrap();
+        let matrix = Matrix::new(engine, "w", tensor).unwrap();
         assert_eq!((matrix.rows(), matrix.cols()), (weights.rows, weights.cols));
+        let packed = support::decode(engine, &matrix);
         for &count in counts {
             let x = vectors(weights.cols, count, 1);
             let y = support::product(engine, &matrix, &x);
             weights.compare(&x, &y, &format!("{what} x {count}"));
+            let y = support::packed_product(engine, &matrix, &packed, &x);
+            weights.compare(&x, &y, &format!("packed, {what} x {count}"));
         }
     });
 }

@@ -1,9 +1,9 @@
 //! A device for tests, and products on it.
 #![allow(dead_code)] // each test binary uses its part
 
-use ecq_gpu::{Engine, Gpu, Matrix, Options};
+use ecq_gpu::{Engine, Gpu, Matrix, Options, Packed};
 use wgpu::util::DeviceExt;
-use wgpu::{Buffer, BufferUsages};
+use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
 
 /// A device of the adapter that `ECQ_ADAPTER` names, or the fastest one. `None`, and a line that says so, where `ECQ_NO_GPU`
 /// says that no adapter is expected; without it a machine without an adapter fails the test.
@@ -47,14 +47,36 @@ pub fn read(engine: &Engine, buffer: &Buffer) -> Vec<f32> {
     words.into_iter().map(f32::from_bits).collect()
 }
 
-/// Products with the vectors that lie one after another in `x`.
+/// Products with the vectors that lie one after another in `x`, from coded weights.
 pub fn product(engine: &Engine, matrix: &Matrix, x: &[f32]) -> Vec<f32> {
-    let count = x.len() / matrix.cols();
-    let len = matrix.rows() * count;
+    run(engine, matrix, x, |encoder, x, y| matrix.record(engine, encoder, x, y))
+}
+
+/// A matrix decoded in GPU memory.
+pub fn decode(engine: &Engine, matrix: &Matrix) -> Packed {
+    let packed = Packed::new(engine, matrix).unwrap();
+    let mut encoder = engine.device().create_command_encoder(&Default::default());
+    packed.decode(engine, &mut encoder, matrix).unwrap();
+    engine.queue().submit([encoder.finish()]);
+    packed
+}
+
+/// [`product`] from these.
+pub fn packed_product(engine: &Engine, matrix: &Matrix, packed: &Packed, x: &[f32]) -> Vec<f32> {
+    run(engine, matrix, x, |encoder, x, y| packed.record(engine, encoder, matrix, x, y))
+}
+
+fn run(
+    engine: &Engine,
+    matrix: &Matrix,
+    x: &[f32],
+    record: impl FnOnce(&mut CommandEncoder, BufferSlice<'_>, BufferSlice<'_>) -> ecq_gpu::Result<()>,
+) -> Vec<f32> {
+    let len = matrix.rows() * (x.len() / matrix.cols());
     let x = buffer(engine, x);
     let y = buffer(engine, &vec![UNTOUCHED; len + 16]);
     let mut encoder = engine.device().create_command_encoder(&Default::default());
-    matrix.record(engine, &mut encoder, &x, &y, count as u32).unwrap();
+    record(&mut encoder, x.slice(..), y.slice(..4 * len as u64)).unwrap();
     engine.queue().submit([encoder.finish()]);
     let mut y = read(engine, &y);
     let behind = y.split_off(len);
