@@ -1,5 +1,5 @@
 //! Prints the WGSL of a kernel: `cargo run -p ecq-gpu --example wgsl -- fused 32`.
-use ecq_gpu::variant::{Code, Escapes, Form, Input, Kernel, Lanes, Value, Variant};
+use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Value, Variant};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -12,16 +12,8 @@ fn main() {
         "finish" => Kernel::Finish,
         _ => Kernel::Fused { vectors, input: Input::F32 },
     };
-    let form = Form {
-        code: if argument(1) == "rans" { Code::Rans } else { Code::Prefix },
-        value: Value::Integer { raw_bits },
-        groups: None,
-        columns: false,
-        rows: false,
-        constant: false,
-        offset: false,
-        escapes: Escapes::None,
-    };
+    let code = if argument(1) == "rans" { Code::Rans } else { Code::Prefix };
+    let form = Form { code, value: Value::Integer { raw_bits }, ..Form::PLAIN };
     let lanes = if size == 0 { Lanes::Barriers } else { Lanes::Subgroups(size) };
-    println!("{}", Variant { kernel, form, lanes }.source());
+    println!("{}", Variant::new(kernel, form, lanes).source());
 }

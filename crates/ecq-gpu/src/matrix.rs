@@ -103,7 +103,7 @@ impl Matrix {
     fn variant(&self, engine: &Engine, kernel: Kernel) -> Variant {
         let plain = matches!(kernel, Kernel::Plain { .. });
         let form = Form { constant: self.resident.constant(plain) != 0.0, ..self.resident.form };
-        Variant { kernel, form, lanes: engine.lanes() }
+        Variant::new(kernel, form, engine.lanes())
     }
 
     /// Records `y = W x`: for each vector of `x`, one after another, its product in `y`, in f32. What `x` and `y` are is up

@@ -223,6 +223,21 @@ impl Kernel {
 }
 
 impl Variant {
+    /// A kernel for tensors of a form, without what makes no difference to it.
+    pub fn new(kernel: Kernel, mut form: Form, lanes: Lanes) -> Self {
+        if matches!(kernel, Kernel::Decode | Kernel::Finish) {
+            let (code, value) = (form.code, form.value);
+            form = Form { code, value, ..Form::PLAIN };
+        }
+        if matches!(kernel, Kernel::Plain { .. } | Kernel::Finish) {
+            form.code = Code::Prefix;
+        }
+        if kernel == Kernel::Finish {
+            form = Form::PLAIN;
+        }
+        Self { kernel, form, lanes }
+    }
+
     /// Buffers that it uses.
     pub fn bindings(&self) -> Vec<Binding> {
         use Binding::{Read, Uniform, Write};
@@ -276,6 +291,18 @@ impl Variant {
 }
 
 impl Form {
+    /// Nibbles by the prefix code, with one scale.
+    pub const PLAIN: Self = Self {
+        code: Code::Prefix,
+        value: Value::Integer { raw_bits: 0 },
+        groups: None,
+        columns: false,
+        rows: false,
+        constant: false,
+        offset: false,
+        escapes: Escapes::None,
+    };
+
     /// Whether there are scales of any kind.
     pub fn has_side(&self) -> bool {
         self.columns || self.rows || self.groups.is_some()

@@ -148,7 +148,7 @@ fn check_variant(variant: &Variant) -> Result<(), String> {
     bound.sort_by_key(number);
     declared.sort_by_key(number);
     let entry = &module.entry_points[0].name;
-    if bound != declared || entry != variant.entry_point() {
+    if bound != declared || entry != variant.kernel.name() {
         return Err(format!("{name} declares {declared:?}, and the source of {entry} has {bound:?}"));
     }
     Ok(())

@@ -111,17 +111,3 @@ fn float_of(bits: u32) -> f32 {
 }
 {%- endif %}
 
-{%- if scales %}
-/// Factor and summand of a group of columns.
-fn scale_of(group: u32) -> vec2<f32> {
-{%- if scales == 'half2' %}
-    return unpack2x16float(side[group]);
-{%- elif scales == 'half' %}
-    return vec2(unpack2x16float(side[group >> 1u] >> ((group & 1u) << 4u)).x, 0.0);
-{%- elif scales == 'float2' %}
-    return vec2(bitcast<f32>(side[2u * group]), bitcast<f32>(side[2u * group + 1u]));
-{%- else %}
-    return vec2(bitcast<f32>(side[group]), 0.0);
-{%- endif %}
-}
-{%- endif %}

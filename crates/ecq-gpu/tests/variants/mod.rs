@@ -3,17 +3,7 @@
 use ecq_format::pattern::{FloatFormat, Pattern};
 use ecq_gpu::variant::{Code, Escapes, Form, Grouped, Input, Kernel, Lanes, Value, Variant};
 
-/// Integers of a scheme with one scale.
-const PLAIN: Form = Form {
-    code: Code::Prefix,
-    value: Value::Integer { raw_bits: 0 },
-    groups: None,
-    columns: false,
-    rows: false,
-    constant: false,
-    offset: false,
-    escapes: Escapes::None,
-};
+const PLAIN: Form = Form::PLAIN;
 
 fn forms() -> Vec<Form> {
     let grouped = |half, min, mapped| Some(Grouped { size: 32, half, min, mapped });
@@ -39,29 +29,47 @@ fn forms() -> Vec<Form> {
 /// The kernels.
 pub fn all() -> Vec<Variant> {
     let mut all = Vec::new();
-    let mut add = |code, form, lanes, vectors, input| {
-        all.push(Variant { kernel: Kernel::Fused { vectors, input }, form: Form { code, ..form }, lanes });
+    let mut add = |kernel, code, form, lanes| {
+        let variant = Variant::new(kernel, Form { code, ..form }, lanes);
+        if !all.contains(&variant) {
+            all.push(variant);
+        }
     };
+    let fused = |vectors, input| Kernel::Fused { vectors, input };
+    let plain = |vectors, input| Kernel::Plain { vectors, input };
     for code in [Code::Prefix, Code::Rans] {
         for form in forms() {
             for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
-                add(code, form, lanes, 1, Input::F32);
+                add(fused(1, Input::F32), code, form, lanes);
+                add(Kernel::Decode, code, form, lanes);
             }
         }
         for size in [4, 8, 16, 64, 128] {
-            add(code, PLAIN, Lanes::Subgroups(size), 1, Input::F32);
+            add(fused(1, Input::F32), code, PLAIN, Lanes::Subgroups(size));
+            add(Kernel::Decode, code, PLAIN, Lanes::Subgroups(size));
         }
         for (vectors, input) in [(1, Input::F16), (3, Input::F32), (16, Input::F16)] {
-            add(code, PLAIN, Lanes::Subgroups(16), vectors, input);
-            add(code, PLAIN, Lanes::Barriers, vectors, input);
+            add(fused(vectors, input), code, PLAIN, Lanes::Subgroups(16));
+            add(fused(vectors, input), code, PLAIN, Lanes::Barriers);
         }
     }
+    for form in forms() {
+        for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
+            add(plain(1, Input::F32), Code::Prefix, form, lanes);
+            add(plain(16, Input::F16), Code::Prefix, form, lanes);
+        }
+    }
+    for size in [4, 8, 16, 64, 128] {
+        add(plain(3, Input::F32), Code::Prefix, PLAIN, Lanes::Subgroups(size));
+    }
+    add(Kernel::Finish, Code::Prefix, PLAIN, Lanes::Barriers);
     all
 }
 
 /// The type of a kernel's vectors.
 pub fn input(variant: &Variant) -> Input {
     match variant.kernel {
-        Kernel::Fused { input, .. } => input,
+        Kernel::Fused { input, .. } | Kernel::Plain { input, .. } => input,
+        Kernel::Decode | Kernel::Finish => Input::F32,
     }
 }
