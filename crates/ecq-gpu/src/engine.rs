@@ -143,7 +143,8 @@ pub fn read(device: &Device, queue: &Queue, buffer: &wgpu::Buffer, size: u64) ->
         let _ = sender.send(result); // nobody waits after an error of poll
     });
     device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::Lost(e.to_string()))?;
-    let mapped = receiver.try_recv().map_err(|e| fail(e.to_string()))?;
+    // another thread that polls may be the one that reports, and a little later
+    let mapped = receiver.recv().map_err(|e| fail(e.to_string()))?;
     mapped.map_err(|e| Error::Lost(e.to_string()))?;
     let view = staging.get_mapped_range(..).map_err(|e| fail(e.to_string()))?;
     Ok(bytemuck::pod_collect_to_vec(&view))

@@ -1,4 +1,7 @@
-//! Products on a GPU against plain loops in f64.
+//! Products on a GPU against plain loops in f64, over schemes, raw bits, shapes and numbers of vectors.
+//!
+//! Drivers take long to compile a kernel, above all those on CPUs: every test is of few forms of tensors, and of many
+//! tensors of each form.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
@@ -6,61 +9,262 @@ mod case;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
+mod support;
 
-use case::{Case, vectors, with_tensor};
+use case::{Case, vectors, with_model};
+use common::Model;
+use common::sources::NF4;
+use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
-use ecq_gpu::{Engine, Gpu, Matrix, Options, Packed};
-use wgpu::util::DeviceExt;
+use ecq_format::predict::Predictor;
+use ecq_gpu::{Engine, Matrix};
 
-/// Products from coded weights, and from packed ones.
-fn products(engine: &Engine, matrix: &Matrix, x: &[f32]) -> [Vec<f32>; 2] {
-    let count = x.len() / matrix.cols();
-    let device = engine.device();
-    let x = device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: None,
-        contents: bytemuck::cast_slice(x),
-        usage: wgpu::BufferUsages::STORAGE,
-    });
-    let packed = Packed::new(engine, matrix).unwrap();
-    [false, true].map(|plain| {
-        let size = (4 * matrix.rows() * count) as u64;
-        let y = device.create_buffer(&wgpu::BufferDescriptor {
-            label: None,
-            size,
-            usage: wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        if plain {
-            packed.decode(engine, &mut encoder, matrix).unwrap();
-            packed.record(engine, &mut encoder, matrix, x.slice(..), y.slice(..)).unwrap();
-        } else {
-            matrix.record(engine, &mut encoder, x.slice(..), y.slice(..)).unwrap();
+/// Shapes that have everything that a tile may have: less than a band, less than a block of columns, whole ones, both.
+const SHAPES: [(usize, usize); 4] = [(1, 75), (7, 33), (19, 128), (40, 75)];
+
+/// How tensors of the profile for GPUs are coded: with the code of those that are coded anew, in other strips and tiles.
+const NATIVE: (Pairs, u64) = (Pairs { code: PairCode::Prefix, band: 8, strip: 64 }, 24);
+
+/// Whether escapes need more than the 13 bits of narrow ones.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Far {
+    Yes,
+    No,
+}
+
+/// A model that has an escape if the case says so, however small it is.
+fn model(case: &Case, far: Far) -> Model {
+    let mut model = case.model();
+    model.pairs = Some(NATIVE);
+    let coded = &mut model.coded[0];
+    if case.escapes > 0 && case.predictor.is_none() {
+        let center = coded.center;
+        if far == Far::No {
+            coded.matrix.levels.iter_mut().for_each(|q| *q = (*q).clamp(center - 1500, center + 2500));
         }
-        engine.queue().submit([encoder.finish()]);
-        let words = ecq_gpu::engine::read(device, engine.queue(), &y, size).unwrap();
-        words.into_iter().map(f32::from_bits).collect()
-    })
+        *coded.matrix.levels.last_mut().unwrap() = if far == Far::Yes { 40_000 } else { center + 2500 };
+    }
+    model
+}
+
+fn check_model(engine: &Engine, model: &Model, counts: &[usize], what: &str) {
+    with_model(model, |tensor| {
+        let weights = reference::Weights::new(tensor);
+        let matrix = Matrix::new(engine, "w", tensor).unwrap();
+        assert_eq!((matrix.rows(), matrix.cols()), (weights.rows, weights.cols));
+        let packed = support::decode(engine, &matrix);
+        for &count in counts {
+            let x = vectors(weights.cols, count, 1);
+            let y = support::product(engine, &matrix, &x);
+            weights.compare(&x, &y, &format!("{what} x {count}"));
+            let y = support::packed_product(engine, &matrix, &packed, &x);
+            weights.compare(&x, &y, &format!("packed, {what} x {count}"));
+        }
+    });
+}
+
+fn check(engine: &Engine, case: &Case, counts: &[usize]) {
+    check_model(engine, &model(case, Far::Yes), counts, &format!("{case:?}"));
+}
+
+/// A case in all of [`SHAPES`] that have room for its groups, and both profiles.
+fn check_shapes(engine: &Engine, case: Case) {
+    let size = case.scales.size().unwrap_or(1) as usize;
+    for (i, (rows, cols)) in SHAPES.into_iter().enumerate().filter(|(_, (_, cols))| *cols >= size) {
+        let profile = if i % 2 == 0 { Profile::Cpu } else { Profile::Gpu };
+        check(engine, &Case { rows, cols, profile, ..case }, &[1]);
+    }
 }
 
 #[test]
-fn integers_of_any_shape() {
-    let gpu = Gpu::open(None).unwrap();
-    let engine = Engine::new(&gpu.device, &gpu.queue, Options::default()).unwrap();
-    for (rows, cols) in [(8, 64), (64, 128), (1, 3), (13, 77), (130, 576)] {
-        for (raw_bits, escapes) in [(0, 0), (0, 20), (1, 20), (4, 0)] {
-            let profile = if rows % 2 == 0 { Profile::Gpu } else { Profile::Cpu };
-            let case = Case { rows, cols, raw_bits, escapes, profile, ..Case::PLAIN };
-            with_tensor(&case, |tensor| {
-                let weights = reference::Weights::new(tensor);
-                let matrix = Matrix::new(&engine, "w", tensor).unwrap();
-                for count in [1, 3] {
-                    let x = vectors(cols, count, 1);
-                    let [fused, plain] = products(&engine, &matrix, &x);
-                    weights.compare(&x, &fused, &format!("{case:?} x {count}"));
-                    weights.compare(&x, &plain, &format!("packed, {case:?} x {count}"));
-                }
-            });
+fn factors_of_rows_and_columns() {
+    let Some(engine) = support::engine() else { return };
+    // odd seeds are without an offset
+    for (row, column, raw_bits, escapes, seed) in
+        [(true, false, 0, 30, 1), (false, true, 1, 0, 0), (true, true, 2, 30, 1), (true, true, 0, 0, 2)]
+    {
+        let scales = Scales::RowColumn { row, column };
+        check_shapes(&engine, Case { raw_bits, scales, escapes, seed, ..Case::PLAIN });
+    }
+}
+
+#[test]
+fn groups_of_any_size() {
+    let Some(engine) = support::engine() else { return };
+    for (size, min, raw_bits, escapes) in
+        [(1, true, 0, 0), (4, false, 1, 30), (10, true, 3, 30), (32, false, 0, 30), (33, true, 0, 0)]
+    {
+        let scales = Scales::Group { size, min };
+        check_shapes(&engine, Case { raw_bits, scales, escapes, seed: size, ..Case::PLAIN });
+    }
+    // a group a row
+    let scales = Scales::Group { size: 75, min: false };
+    for rows in [1, 7, 40] {
+        check(&engine, &Case { rows, cols: 75, scales, seed: 2, ..Case::PLAIN }, &[1]);
+    }
+}
+
+#[test]
+fn numbers_of_all_formats() {
+    let Some(engine) = support::engine() else { return };
+    for format in [NumberFormat::F16, NumberFormat::Bf16, NumberFormat::F32] {
+        for min in [Min::None, Min::Number, Min::Zero] {
+            let scales = Scales::Numbers { size: 32, format, min, mapped: false };
+            check_shapes(&engine, Case { scales, seed: 1, ..Case::PLAIN });
         }
+    }
+}
+
+#[test]
+fn scattered_groups() {
+    let Some(engine) = support::engine() else { return };
+    for (format, min, raw_bits) in [
+        (NumberFormat::F16, Min::Zero, 2),
+        (NumberFormat::F32, Min::None, 0),
+        (NumberFormat::F32, Min::Number, 0),
+    ] {
+        let scales = Scales::Numbers { size: 16, format, min, mapped: true };
+        check_shapes(&engine, Case { raw_bits, scales, escapes: 40, seed: 3, ..Case::PLAIN });
+    }
+}
+
+#[test]
+fn nested_and_looked_up_scales() {
+    let Some(engine) = support::engine() else { return };
+    for (size, supers, bias, raw_bits) in [(32, 8, 0, 0), (16, 16, -128, 2), (16, 2, -32, 2)] {
+        let scales = Scales::Nested { size, supers, bias, min: bias == 0 };
+        check_shapes(&engine, Case { raw_bits, scales, seed: 1, ..Case::PLAIN });
+    }
+    let scales = Scales::Lookup { size: 64, supers: 5, offset: 0.125 };
+    check_shapes(&engine, Case { scales, escapes: 40, seed: 2, ..Case::PLAIN });
+}
+
+#[test]
+fn few_raw_bits() {
+    let Some(engine) = support::engine() else { return };
+    raw_bits(&engine, &[0, 3, 4, 5]);
+}
+
+#[test]
+fn many_raw_bits() {
+    let Some(engine) = support::engine() else { return };
+    raw_bits(&engine, &[6, 7, 8, 11]);
+}
+
+/// Folded levels, with a constant and without scales; narrow escapes where there are any. Other tests have 1 and 2 bits.
+fn raw_bits(engine: &Engine, all: &[u32]) {
+    for &raw_bits in all {
+        for (i, (rows, cols)) in [(1, 3), (1, 300), (7, 33), (203, 192)].into_iter().enumerate() {
+            let escapes = if raw_bits < 8 { 200 } else { 0 };
+            let profile = if i % 2 == 0 { Profile::Gpu } else { Profile::Cpu };
+            let case = Case { rows, cols, raw_bits, escapes, profile, seed: 1, ..Case::PLAIN };
+            let mut model = model(&case, Far::No);
+            model.coded[0].values.bias = 0.375;
+            check_model(engine, &model, &[1], &format!("{case:?}"));
+        }
+    }
+}
+
+/// Numbers of one sign, one of which is larger than all others together.
+const UNEVEN: [f32; 16] = [0.1, 0.2, 0.3, 0.35, 0.36, 0.5, 0.6, 0.7, 0.8, 1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 40.0];
+
+#[test]
+fn codebooks() {
+    let Some(engine) = support::engine() else { return };
+    let mapped = Scales::Numbers { size: 16, format: NumberFormat::Bf16, min: Min::Number, mapped: true };
+    for (codebook, scales, escapes, seed) in [
+        (NF4, Scales::None, 0, 0),
+        (UNEVEN, Scales::None, 40, 1),
+        (NF4, Scales::RowColumn { row: true, column: true }, 40, 1),
+        (NF4, Scales::Group { size: 32, min: true }, 40, 1),
+        (UNEVEN, mapped, 0, 0),
+    ] {
+        check_shapes(&engine, Case { scales, escapes, seed, codebook: Some(codebook), ..Case::PLAIN });
+    }
+    // numbers that a binary16 does not hold
+    for factor in [1e-30, 1e-6, 1e10, 1e30] {
+        let codebook = Some(NF4.map(|v| v * factor));
+        let case = Case { rows: 11, cols: 130, codebook, ..Case::PLAIN };
+        let mut model = case.model();
+        model.coded[0].matrix.levels.iter_mut().for_each(|q| *q = (*q).clamp(-8, 7));
+        model.coded[0].values.offset = 0.0;
+        check_model(&engine, &model, &[1], &format!("{factor:e}"));
+    }
+}
+
+#[test]
+fn predicted_levels() {
+    let Some(engine) = support::engine() else { return };
+    for predictor in [Predictor::Left, Predictor::Up, Predictor::Planar] {
+        let case = Case { raw_bits: 2, escapes: 50, seed: 1, predictor: Some(predictor), ..Case::PLAIN };
+        for (rows, cols, profile) in
+            [(19, 128, Profile::Cpu), (40, 75, Profile::Gpu), (300, 600, Profile::Cpu)]
+        {
+            check(&engine, &Case { rows, cols, profile, ..case }, &[1]);
+        }
+    }
+}
+
+#[test]
+fn shapes() {
+    let Some(engine) = support::engine() else { return };
+    let scales = Scales::RowColumn { row: true, column: false };
+    for (rows, cols) in [
+        (1, 1),
+        (1, 3),
+        (1, 64),
+        (1, 4096),
+        (2, 65),
+        (3, 3),
+        (7, 2048),
+        (8, 32),
+        (9, 1),
+        (16, 31),
+        (64, 2),
+        (261, 1024),
+        (1030, 1088),
+        (50_257, 5),
+        (50_257, 32),
+    ] {
+        for profile in [Profile::Cpu, Profile::Gpu] {
+            let case =
+                Case { rows, cols, raw_bits: 2, scales, profile, escapes: 1000, seed: 5, ..Case::PLAIN };
+            check(&engine, &case, &[1]);
+        }
+    }
+}
+
+#[test]
+fn escapes_that_are_most_of_a_tensor() {
+    let Some(engine) = support::engine() else { return };
+    for far in [Far::Yes, Far::No] {
+        for (rows, cols) in [(20, 128), (20, 70), (7, 33)] {
+            let scales = Scales::Group { size: 32, min: true };
+            let case = Case { rows, cols, scales, escapes: 2, seed: 3, ..Case::PLAIN };
+            check_model(&engine, &model(&case, far), &[1], &format!("{case:?} {far:?}"));
+        }
+    }
+}
+
+#[test]
+fn few_vectors() {
+    let Some(engine) = support::engine() else { return };
+    let scales = Scales::Group { size: 32, min: true };
+    numbers_of_vectors(&engine, Case { raw_bits: 2, scales, escapes: 100, ..Case::PLAIN }, &[2, 3, 4]);
+}
+
+#[test]
+fn many_vectors() {
+    let Some(engine) = support::engine() else { return };
+    let scales = Scales::RowColumn { row: true, column: true };
+    numbers_of_vectors(&engine, Case { scales, escapes: 100, ..Case::PLAIN }, &[7, 8, 16]);
+}
+
+fn numbers_of_vectors(engine: &Engine, case: Case, counts: &[usize]) {
+    for (rows, cols) in [(1, 35), (13, 320), (65, 77)] {
+        let case = Case { rows, cols, seed: 2, ..case };
+        let mut model = model(&case, Far::Yes);
+        model.coded[0].values.bias = 0.375; // a constant
+        check_model(engine, &model, counts, &format!("{case:?}"));
     }
 }

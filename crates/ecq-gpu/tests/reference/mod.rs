@@ -9,6 +9,8 @@ pub struct Weights {
     pub rows: usize,
     pub cols: usize,
     weights: Vec<f32>,
+    /// What most of them are, without their signs.
+    usual: f64,
 }
 
 impl Weights {
@@ -23,28 +25,34 @@ impl Weights {
             let range = tensor.rows(tile);
             dequantizer.fill(range.clone(), &levels, &mut weights[range.start * cols..range.end * cols]);
         }
-        Self { rows, cols, weights }
+        let mut sizes: Vec<f32> = weights.iter().map(|w| w.abs()).collect();
+        sizes.sort_by(f32::total_cmp);
+        let usual = f64::from(sizes[sizes.len() / 2]);
+        Self { rows, cols, weights, usual }
     }
 
-    /// Compares products with vectors `x`: within 1e-5 of the norm of the exact ones, or what rounding of so few numbers
-    /// may do.
+    /// Compares products with vectors `x`, row by row: a row is off by no more than rounding of its terms explains.
     pub fn compare(&self, x: &[f32], y: &[f32], what: &str) {
         assert_eq!(y.len() / self.rows, x.len() / self.cols, "{what}");
         for (i, (x, y)) in x.chunks(self.cols).zip(y.chunks(self.rows)).enumerate() {
-            let rows = self.weights.chunks(self.cols);
-            let terms = rows.map(|row| row.iter().zip(x).map(|(&w, &x)| f64::from(w) * f64::from(x)));
-            let (exact, sizes): (Vec<f64>, Vec<f64>) =
-                terms.map(|row| row.fold((0.0, 0.0), |(sum, size), t| (sum + t, size + t.abs()))).unzip();
-            let norm = |v: &[f64]| v.iter().map(|v| v * v).sum::<f64>().sqrt();
-            let off: Vec<f64> = exact.iter().zip(y).map(|(e, &y)| f64::from(y) - e).collect();
-            let most = (1e-5 * norm(&exact)).max(1e-6 * norm(&sizes));
-            assert!(
-                norm(&off) <= most,
-                "{what}: vector {i} is off by {:e}, at most {most:e}; the first rows are {:?}, not {:?}",
-                norm(&off),
-                &y[..y.len().min(10)],
-                &exact[..y.len().min(10)]
-            );
+            for (row, (weights, &y)) in self.weights.chunks(self.cols).zip(y).enumerate() {
+                let (mut exact, mut size) = (0.0, 0.0);
+                for (&w, &x) in weights.iter().zip(x) {
+                    let (w, x) = (f64::from(w), f64::from(x));
+                    exact += w * x;
+                    size += (w.abs() + self.usual) * x.abs();
+                }
+                let off = (f64::from(y) - exact).abs();
+                let same = if exact.is_finite() {
+                    off <= 2e-6 * size + 1e-30
+                } else {
+                    y.is_nan() && exact.is_nan() || f64::from(y) == exact
+                };
+                assert!(
+                    same,
+                    "{what}: row {row} of vector {i} is {y}, not {exact}: off by {off:e} of {size:e}"
+                );
+            }
         }
     }
 }

@@ -1,0 +1,141 @@
+//! Products of floats that are coded without loss, against sums in f64.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../../ecq-format/tests/common/mod.rs"]
+mod common;
+mod reference;
+mod support;
+
+use common::{Draw, Floats, Model};
+use ecq_format::encode::Profile;
+use ecq_format::pattern::FloatFormat;
+use ecq_format::reader::{CodedTensor, Tensor};
+use ecq_format::{Limits, Reader};
+use ecq_gpu::{Engine, Matrix};
+use ecq_quant::values::from_bytes;
+
+fn with_floats(
+    format: FloatFormat,
+    (rows, cols): (usize, usize),
+    profile: Profile,
+    bytes: Vec<u8>,
+    run: impl FnOnce(&CodedTensor<'_>),
+) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.ecq");
+    let floats = Floats { name: "w".into(), shape: vec![rows as u64, cols as u64], format, profile, bytes };
+    Model { floats: vec![floats], ..Model::default() }.write(&path, true, 0).unwrap();
+    let reader = Reader::open(&path, Limits::default()).unwrap();
+    let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
+    run(&tensor);
+}
+
+/// Floats around 0 that are numbers; the last is the smallest there is.
+fn numbers(format: FloatFormat, count: usize, draw: &mut Draw) -> Vec<u8> {
+    let mut bytes = common::floats(format, count, false, draw);
+    for weight in bytes.chunks_exact_mut(format.bytes()) {
+        let mut value = [0.0];
+        from_bytes(format, weight, &mut value);
+        if !value[0].is_finite() {
+            weight.fill(0);
+        }
+    }
+    let last = count - 1;
+    bytes[last * format.bytes()..].fill(0);
+    bytes[last * format.bytes()] = 1;
+    bytes
+}
+
+/// Tensors of this format in several shapes, vectors of any numbers.
+fn check(engine: &Engine, format: FloatFormat) {
+    let mut draw = Draw(11);
+    for (rows, cols) in [(4, 64), (33, 192), (9, 65), (17, 1100), (1, 1000), (7, 3)] {
+        for profile in [Profile::Cpu, Profile::Gpu] {
+            let bytes = numbers(format, rows * cols, &mut draw);
+            let x: Vec<f32> = (0..cols).map(|_| draw.below(2001) as f32 / 1000.0 - 1.0).collect();
+            with_floats(format, (rows, cols), profile, bytes, |tensor| {
+                let weights = reference::Weights::new(tensor);
+                let y = support::product(engine, &Matrix::new(engine, "w", tensor).unwrap(), &x);
+                weights.compare(&x, &y, &format!("{format:?} {rows} x {cols} {profile:?}"));
+            });
+        }
+    }
+}
+
+#[test]
+fn floats_of_16_bits() {
+    let Some(engine) = support::engine() else { return };
+    check(&engine, FloatFormat::Bf16);
+    check(&engine, FloatFormat::F16);
+}
+
+#[test]
+fn floats_of_8_bits() {
+    let Some(engine) = support::engine() else { return };
+    check(&engine, FloatFormat::F8E4M3);
+    check(&engine, FloatFormat::F8E5M2);
+}
+
+/// Every bit pattern of a format, one a row, of which x sees nothing else, comes out.
+#[test]
+fn every_number_is_itself() {
+    let Some(engine) = support::engine() else { return };
+    for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
+        let rows = 1usize << format.bits();
+        // the other columns are what most weights are, so that all formats get the window that models have
+        let usual: u32 = match format {
+            FloatFormat::Bf16 => 0x3c00,
+            FloatFormat::F16 => 0x2400,
+            FloatFormat::F8E4M3 => 0x28,
+            FloatFormat::F8E5M2 => 0x24,
+        };
+        let cols = 3;
+        let mut bytes = Vec::new();
+        for bits in 0..rows as u32 {
+            for bits in [usual, bits, usual] {
+                bytes.extend(&bits.to_le_bytes()[..format.bytes()]);
+            }
+        }
+        let mut weights = vec![0.0; rows * cols];
+        from_bytes(format, &bytes, &mut weights);
+        with_floats(format, (rows, cols), Profile::Gpu, bytes, |tensor| {
+            let matrix = Matrix::new(&engine, "w", tensor).unwrap();
+            let y = support::product(&engine, &matrix, &[0.0, 1.0, 0.0]);
+            for (row, &y) in y.iter().enumerate() {
+                let exact = weights[row * cols + 1];
+                // an escape is added to a number like most: the sum is rounded, and BF16 has some that vanish in it
+                let beside = if format == FloatFormat::Bf16 { weights[0] } else { 0.0 };
+                let most = exact.abs() * 2f32.powi(-23) + beside * 2f32.powi(-24);
+                let same = y == exact || y.is_nan() && exact.is_nan() || (y - exact).abs() <= most;
+                assert!(same, "{format:?} {row:#x}: {y}, not {exact}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_in_its_row() {
+    let Some(engine) = support::engine() else { return };
+    // NaN and infinity are escapes; the second tensor has columns beside whole blocks
+    for cols in [128, 70] {
+        let mut bytes = numbers(FloatFormat::Bf16, 16 * cols, &mut Draw(5));
+        let mut put = |row: usize, col: usize, bits: u16| {
+            let at = 2 * (row * cols + col);
+            bytes[at..at + 2].copy_from_slice(&bits.to_le_bytes());
+        };
+        put(3, cols - 1, 0x7fc0);
+        put(5, 0, 0x7f80);
+        put(10, cols - 1, 0xff80);
+        with_floats(FloatFormat::Bf16, (16, cols), Profile::Cpu, bytes, |tensor| {
+            let y = support::product(&engine, &Matrix::new(&engine, "w", tensor).unwrap(), &vec![1.0; cols]);
+            for (row, y) in y.iter().enumerate() {
+                match row {
+                    3 => assert!(y.is_nan()),
+                    5 => assert_eq!(*y, f32::INFINITY),
+                    10 => assert_eq!(*y, f32::NEG_INFINITY),
+                    _ => assert!(y.is_finite(), "row {row} of {cols} columns"),
+                }
+            }
+        });
+    }
+}
