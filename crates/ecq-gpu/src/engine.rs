@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::{BufferUsages, ComputePipeline, Device, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
-use crate::shader;
-use crate::variant::{Lanes, Variant};
+use crate::variant::{Escapes, Form, Input, Kernel, Lanes, Variant};
+use crate::{plan, shader};
 
 /// What an engine shall do.
 #[derive(Clone, Debug, Default)]
@@ -18,14 +18,16 @@ pub struct Options {
     pub checked: bool,
 }
 
-/// Makes products on a device.
+/// Makes products on a device. A clone is the same engine.
+#[derive(Clone)]
 pub struct Engine {
     device: Device,
     queue: Queue,
     lanes: Lanes,
     limits: Limits,
+    planned: plan::Limits,
     checked: bool,
-    pipelines: Mutex<HashMap<Variant, Arc<ComputePipeline>>>,
+    pipelines: Arc<Mutex<HashMap<Variant, Arc<ComputePipeline>>>>,
 }
 
 impl Engine {
@@ -34,14 +36,24 @@ impl Engine {
     /// Errors: [`Error::Limit`] if a workgroup is allowed less than WebGPU promises, [`Error::Lost`], [`Error::Shader`].
     pub fn new(device: &Device, queue: &Queue, options: Options) -> Result<Self> {
         let limits = device.limits();
+        let planned = plan::Limits::from(&limits);
         let subgroups = device.features().contains(Features::SUBGROUP) && !options.no_subgroups;
         let size = if subgroups { probe(device, queue)? } else { None };
         let lanes = match size {
-            Some(size) if fits(&limits, size) => Lanes::Subgroups(size),
+            Some(size) if check(&planned, Lanes::Subgroups(size)).is_ok() => Lanes::Subgroups(size),
             _ => Lanes::Barriers,
         };
+        check(&planned, lanes)?;
         let (device, queue) = (device.clone(), queue.clone());
-        Ok(Self { device, queue, lanes, limits, checked: options.checked, pipelines: Mutex::default() })
+        Ok(Self {
+            device,
+            queue,
+            lanes,
+            limits,
+            planned,
+            checked: options.checked,
+            pipelines: Arc::default(),
+        })
     }
 
     /// The device.
@@ -64,6 +76,11 @@ impl Engine {
         &self.limits
     }
 
+    /// Those that plans look at.
+    pub(crate) fn planned(&self) -> &plan::Limits {
+        &self.planned
+    }
+
     /// The pipeline of a variant, made on first use. Error: [`Error::Shader`].
     pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<ComputePipeline>> {
         let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -82,12 +99,13 @@ impl Engine {
     }
 }
 
-/// Whether kernels for subgroups of this size fit the device.
-fn fits(limits: &Limits, size: u32) -> bool {
-    let threads = Lanes::Subgroups(size).threads();
-    limits.max_compute_workgroup_storage_size >= 16 << 10
-        && limits.max_compute_invocations_per_workgroup >= threads
-        && limits.max_compute_workgroup_size_x >= threads
+/// Whether the kernels that need most fit the device. Error: [`Error::Limit`].
+fn check(limits: &plan::Limits, lanes: Lanes) -> Result<()> {
+    let form = Form { columns: true, escapes: Escapes::Wide, ..Form::PLAIN };
+    let (vectors, input) = (1, Input::F32);
+    [Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input }].into_iter().try_for_each(|kernel| {
+        plan::Needs::of(&Variant::new(kernel, form, lanes)).check(kernel.name(), limits)
+    })
 }
 
 /// The size of subgroups, found by running a kernel: what adapters say is a range. `None` if it is none that kernels are

@@ -6,6 +6,7 @@ pub mod error;
 pub mod gpu;
 pub mod layout;
 pub mod matrix;
+pub mod plan;
 #[allow(unsafe_code)]
 pub mod shader;
 pub mod side;

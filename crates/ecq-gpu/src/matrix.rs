@@ -6,10 +6,11 @@ use wgpu::{BindingResource, Buffer, BufferBinding, BufferSlice, BufferUsages, Co
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::layout::{BAND, Resident};
+use crate::layout::{Resident, Shape};
+use crate::plan::{self, Part};
 use crate::side;
 use crate::tiles::Tiles;
-use crate::upload::{Shard, buffer, upload, words};
+use crate::upload::{Shard, Uploaded, buffer, upload, words};
 use crate::variant::{Form, Input, Kernel, Value, Variant};
 
 /// Most vectors that a kernel multiplies at once; more are taken in turns.
@@ -40,20 +41,22 @@ struct Params {
 pub struct Matrix {
     name: String,
     resident: Resident,
+    parts: Vec<Part>,
+    /// For each part, unless they were freed.
     shards: Vec<Shard>,
-    /// For each shard: parameters of kernels that decode.
+    /// For each part: parameters of kernels that decode.
     params: Vec<Buffer>,
+    /// For each part: parameters of kernels that read packed weights.
+    plain: Vec<Buffer>,
     codes: Buffer,
     side: Option<Buffer>,
     escapes: Option<Buffer>,
-    bytes: u64,
 }
 
 /// A tensor decoded to 4, 8 or 16 bits a weight in GPU memory: more memory, less work.
 pub struct Packed {
-    /// For each shard of the matrix.
-    shards: Vec<Buffer>,
-    params: Vec<Buffer>,
+    /// For each part of the matrix.
+    buffers: Vec<Buffer>,
     bits: u32,
 }
 
@@ -66,18 +69,16 @@ impl Matrix {
         let tiles = Tiles::of(tensor)?;
         let (code, codes) = tiles.code();
         let mut resident = side::resident(tensor, tiles.shape(), code, codes)?;
-        let uploaded = upload(engine, tensor, &tiles, name)?;
+        let uploaded = upload(engine, &tiles, &resident.form, name)?;
         let escapes = resident.escapes(&uploaded.escapes);
         let codes = words(engine, name, &resident.codes)?;
         let optional = |data: &[u32]| (!data.is_empty()).then(|| words(engine, name, data)).transpose();
         let (side, escapes) = (optional(&resident.side)?, optional(&escapes)?);
-        let constant = resident.constant(false);
-        let params = params(engine, name, &resident, &uploaded.shards, constant)?;
-        let mut bytes = uploaded.bytes;
-        let buffers = [Some(&codes), side.as_ref(), escapes.as_ref()].into_iter().flatten().chain(&params);
-        bytes += buffers.map(|buffer| buffer.size()).sum::<u64>();
-        let (shards, name) = (uploaded.shards, name.into());
-        Ok(Self { name, resident, shards, params, codes, side, escapes, bytes })
+        let Uploaded { parts, shards, .. } = uploaded;
+        let [params, plain] =
+            [false, true].map(|plain| params(engine, name, &resident, &parts, resident.constant(plain)));
+        let (params, plain, name) = (params?, plain?, name.into());
+        Ok(Self { name, resident, parts, shards, params, plain, codes, side, escapes })
     }
 
     /// Rows: the length of a product.
@@ -92,7 +93,39 @@ impl Matrix {
 
     /// Bytes of GPU memory that it takes.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        let streams = self.shards.iter().flat_map(|shard| [&shard.words, &shard.first]);
+        let others = [Some(&self.codes), self.side.as_ref(), self.escapes.as_ref()].into_iter().flatten();
+        streams.chain(others).chain(&self.params).chain(&self.plain).map(Buffer::size).sum()
+    }
+
+    /// Shape, and how it is cut.
+    pub fn shape(&self) -> &Shape {
+        &self.resident.shape
+    }
+
+    /// Sizes in bytes of the buffers that its packed weights need.
+    pub fn packed_sizes(&self) -> Vec<u64> {
+        self.parts.iter().map(|part| 4 * part.packed).collect()
+    }
+
+    /// Frees the streams: from now on only products with weights that were [`Packed`] before can be made.
+    pub fn free_streams(&mut self) {
+        self.shards.clear();
+    }
+
+    /// Error: [`Error::Argument`] if the streams were freed.
+    fn has_streams(&self) -> Result<()> {
+        if !self.shards.is_empty() {
+            return Ok(());
+        }
+        let (what, expected) = (format!("decoding {}", self.name), "its streams".into());
+        Err(Error::Argument { what, expected, got: "a matrix whose streams were freed".into() })
+    }
+
+    /// Workgroups of a kernel for a part.
+    fn grid(&self, engine: &Engine, kernel: Kernel, part: &Part, vectors: u32) -> Result<[u32; 3]> {
+        let shape = &self.resident.shape;
+        plan::workgroups(kernel, shape, part, vectors, engine.lanes(), engine.planned())
     }
 
     /// What kernels it needs.
@@ -119,6 +152,7 @@ impl Matrix {
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let vectors = self.check(engine, x, y)?;
+        self.has_streams()?;
         if vectors == 0 {
             return Ok(());
         }
@@ -132,7 +166,7 @@ impl Matrix {
             false => None,
         };
         let out = sums.as_ref().map_or(y, |sums| sums.slice(..));
-        for (shard, params) in self.shards.iter().zip(&self.params) {
+        for ((shard, part), params) in self.shards.iter().zip(&self.parts).zip(&self.params) {
             let mut entries = vec![
                 (0, whole(params)),
                 (1, whole(&shard.words)),
@@ -140,14 +174,14 @@ impl Matrix {
                 (3, whole(&self.codes)),
             ];
             entries.extend(self.product(x, out));
-            let groups = shard.streams.div_ceil(engine.lanes().streams());
-            dispatch(engine, encoder, &variant, entries, (groups, vectors.div_ceil(at_once)))?;
+            let grid = self.grid(engine, kernel, part, vectors)?;
+            dispatch(engine, encoder, &variant, entries, grid)?;
         }
         if let Some(sums) = &sums {
             let finish = self.variant(engine, Kernel::Finish);
             let entries = vec![(0, whole(&self.params[0])), (4, whole(sums)), (5, slice(y))];
-            let groups = (vectors * self.rows() as u32).div_ceil(64);
-            dispatch(engine, encoder, &finish, entries, (groups, 1))?;
+            let grid = self.grid(engine, Kernel::Finish, &self.parts[0], vectors)?;
+            dispatch(engine, encoder, &finish, entries, grid)?;
         }
         Ok(())
     }
@@ -161,7 +195,7 @@ impl Matrix {
     }
 
     /// Number of vectors.
-    fn check(&self, engine: &Engine, x: BufferSlice<'_>, y: BufferSlice<'_>) -> Result<u32> {
+    pub(crate) fn check(&self, engine: &Engine, x: BufferSlice<'_>, y: BufferSlice<'_>) -> Result<u32> {
         let bytes = 4 * self.cols() as u64;
         let vectors = x.size() / bytes;
         let fail = |what: &str, expected: String, got: u64| Error::Argument {
@@ -182,6 +216,23 @@ impl Matrix {
                 return Err(fail(what, format!("a multiple of {align} bytes"), offset));
             }
         }
+        let most = engine.planned().binding;
+        for (what, slice) in [("vectors", x), ("the result", y)] {
+            if !slice.buffer().usage().contains(BufferUsages::STORAGE) {
+                let (expected, got) = ("a storage buffer".into(), format!("{:?}", slice.buffer().usage()));
+                return Err(Error::Argument {
+                    what: format!("{what} of a product with {}", self.name),
+                    expected,
+                    got,
+                });
+            }
+            if slice.size() > most {
+                return Err(fail(what, format!("at most {most} bytes"), slice.size()));
+            }
+        }
+        if x.buffer() == y.buffer() {
+            return Err(fail("the result", "another buffer than that of the vectors".into(), y.size()));
+        }
         u32::try_from(vectors).map_err(|_| fail("vectors", "fewer than 2^32".into(), x.size()))
     }
 }
@@ -189,16 +240,32 @@ impl Matrix {
 impl Packed {
     /// Room for a matrix. Errors: [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn new(engine: &Engine, matrix: &Matrix) -> Result<Self> {
-        let resident = &matrix.resident;
-        let bits = resident.form.value.packed_bits();
-        let words = |rows: usize| (rows.div_ceil(BAND) * resident.shape.cols) as u64 * u64::from(bits / 4);
-        let shards = matrix.shards.iter();
-        let shards = shards
-            .map(|s| buffer(engine, &matrix.name, 4 * words(s.rows.len()), BufferUsages::STORAGE))
-            .collect::<Result<_>>()?;
-        let constant = resident.constant(true);
-        let params = params(engine, &matrix.name, resident, &matrix.shards, constant)?;
-        Ok(Self { shards, params, bits })
+        let make = |&size: &u64| buffer(engine, &matrix.name, size, BufferUsages::STORAGE);
+        Self::over(matrix, matrix.packed_sizes().iter().map(make).collect::<Result<_>>()?)
+    }
+
+    /// A matrix's weights in buffers made before, which those of others may have been in: storage buffers, at least as
+    /// large as [`Matrix::packed_sizes`]. They hold nothing of it before [`Self::decode`].
+    ///
+    /// Error: [`Error::Argument`] if they are too small, too few, or for other use.
+    pub fn over(matrix: &Matrix, buffers: Vec<Buffer>) -> Result<Self> {
+        let sizes = matrix.packed_sizes();
+        let fit = |(size, buffer): (&u64, &Buffer)| {
+            buffer.size() >= *size && buffer.usage().contains(BufferUsages::STORAGE)
+        };
+        if sizes.len() != buffers.len() || !sizes.iter().zip(&buffers).all(fit) {
+            return Err(Error::Argument {
+                what: format!("buffers for the weights of {}", matrix.name),
+                expected: format!("storage buffers of {sizes:?} bytes"),
+                got: format!("{:?} bytes", buffers.iter().map(Buffer::size).collect::<Vec<_>>()),
+            });
+        }
+        Ok(Self { buffers, bits: matrix.resident.form.value.packed_bits() })
+    }
+
+    /// The buffers.
+    pub fn buffers(&self) -> &[Buffer] {
+        &self.buffers
     }
 
     /// Bits of a weight.
@@ -208,13 +275,17 @@ impl Packed {
 
     /// Bytes of GPU memory that it takes.
     pub fn bytes(&self) -> u64 {
-        self.shards.iter().chain(&self.params).map(Buffer::size).sum()
+        self.buffers.iter().map(Buffer::size).sum()
     }
 
-    /// Records the decoding of a matrix. Error: [`Error::Shader`].
+    /// Records the decoding of the matrix that it was made for. Errors: [`Error::Shader`]; [`Error::Argument`] if its
+    /// streams were freed, or for another matrix that does not fit.
     pub fn decode(&self, engine: &Engine, encoder: &mut CommandEncoder, matrix: &Matrix) -> Result<()> {
+        matrix.has_streams()?;
+        self.fits(matrix)?;
         let variant = matrix.variant(engine, Kernel::Decode);
-        for ((shard, params), packed) in matrix.shards.iter().zip(&matrix.params).zip(&self.shards) {
+        let shards = matrix.shards.iter().zip(&matrix.params).zip(&self.buffers);
+        for (((shard, params), packed), part) in shards.zip(&matrix.parts) {
             let entries = vec![
                 (0, whole(params)),
                 (1, whole(&shard.words)),
@@ -222,10 +293,28 @@ impl Packed {
                 (3, whole(&matrix.codes)),
                 (5, whole(packed)),
             ];
-            let groups = shard.streams.div_ceil(engine.lanes().streams());
-            dispatch(engine, encoder, &variant, entries, (groups, 1))?;
+            let grid = matrix.grid(engine, Kernel::Decode, part, 1)?;
+            dispatch(engine, encoder, &variant, entries, grid)?;
         }
         Ok(())
+    }
+
+    /// Error: [`Error::Argument`] for a matrix whose weights these buffers have no room for, or of other kind.
+    fn fits(&self, matrix: &Matrix) -> Result<()> {
+        let bits = matrix.resident.form.value.packed_bits();
+        let same = self.buffers.len() == matrix.parts.len() && self.bits == bits;
+        if same && self.buffers.iter().zip(&matrix.parts).all(|(b, part)| b.size() >= 4 * part.packed) {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: format!("packed weights of {}", matrix.name),
+            expected: format!("{bits} bits in buffers of {:?} bytes", matrix.packed_sizes()),
+            got: format!(
+                "{} bits in {:?}",
+                self.bits,
+                self.buffers.iter().map(Buffer::size).collect::<Vec<_>>()
+            ),
+        })
     }
 
     /// Records a product with weights that were decoded before; else as [`Matrix::record`].
@@ -238,42 +327,44 @@ impl Packed {
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let vectors = matrix.check(engine, x, y)?;
+        self.fits(matrix)?;
         if vectors == 0 {
             return Ok(());
         }
         let at_once = vectors.min(MOST_VECTORS);
-        let variant = matrix.variant(engine, Kernel::Plain { vectors: at_once, input: Input::F32 });
-        for ((shard, params), packed) in matrix.shards.iter().zip(&self.params).zip(&self.shards) {
+        let kernel = Kernel::Plain { vectors: at_once, input: Input::F32 };
+        let variant = matrix.variant(engine, kernel);
+        for ((part, params), packed) in matrix.parts.iter().zip(&matrix.plain).zip(&self.buffers) {
             let mut entries = vec![(0, whole(params)), (1, whole(packed))];
             if matrix.resident.form.value == Value::Codebook {
                 entries.push((3, whole(&matrix.codes)));
             }
             entries.extend(matrix.product(x, y));
-            let groups = shard.rows.len().div_ceil(BAND) as u32;
-            dispatch(engine, encoder, &variant, entries, (groups, vectors.div_ceil(at_once)))?;
+            let grid = matrix.grid(engine, kernel, part, vectors)?;
+            dispatch(engine, encoder, &variant, entries, grid)?;
         }
         Ok(())
     }
 }
 
-/// Parameters for each shard.
+/// Parameters for each part.
 fn params(
     engine: &Engine,
     name: &str,
     resident: &Resident,
-    shards: &[Shard],
+    parts: &[Part],
     constant: f32,
 ) -> Result<Vec<Buffer>> {
     let shape = resident.shape;
-    let of = |shard: &Shard| Params {
+    let of = |part: &Part| Params {
         rows: shape.rows as u32,
         cols: shape.cols as u32,
-        first_row: shard.rows.start as u32,
-        end_row: shard.rows.end as u32,
+        first_row: part.rows.start as u32,
+        end_row: part.rows.end as u32,
         tile_rows: shape.tile_rows as u32,
         strips: shape.strips() as u32,
         strip: shape.strip as u32,
-        streams: shard.streams,
+        streams: part.streams,
         groups: resident.groups as u32,
         map: resident.map as u32,
         row_bytes: resident.row_bytes as u32,
@@ -282,13 +373,13 @@ fn params(
         offset: resident.offset,
         filling: [0; 2],
     };
-    let make = |shard| {
-        let params = of(shard);
+    let make = |part| {
+        let params = of(part);
         let made = buffer(engine, name, size_of::<Params>() as u64, BufferUsages::UNIFORM)?;
         engine.queue().write_buffer(&made, 0, bytemuck::bytes_of(&params));
         Ok(made)
     };
-    shards.iter().map(make).collect()
+    parts.iter().map(make).collect()
 }
 
 fn whole(buffer: &Buffer) -> BindingResource<'_> {
@@ -303,13 +394,13 @@ fn slice(slice: BufferSlice<'_>) -> BindingResource<'_> {
     })
 }
 
-/// Records a kernel over so many workgroups, in as many layers.
+/// Records a kernel over so many workgroups.
 fn dispatch(
     engine: &Engine,
     encoder: &mut CommandEncoder,
     variant: &Variant,
     entries: Vec<(u32, BindingResource<'_>)>,
-    (groups, layers): (u32, u32),
+    [x, y, z]: [u32; 3],
 ) -> Result<()> {
     let pipeline = engine.pipeline(variant)?;
     let entries: Vec<_> =
@@ -319,10 +410,9 @@ fn dispatch(
         layout: &pipeline.get_bind_group_layout(0),
         entries: &entries,
     });
-    let most = engine.limits().max_compute_workgroups_per_dimension;
     let mut pass = encoder.begin_compute_pass(&Default::default());
     pass.set_pipeline(&pipeline);
     pass.set_bind_group(0, &group, &[]);
-    pass.dispatch_workgroups(groups.min(most), groups.div_ceil(most), layers);
+    pass.dispatch_workgroups(x, y, z);
     Ok(())
 }

@@ -36,7 +36,7 @@ impl Lanes {
 /// Invocations of a workgroup with subgroups of 32: eight streams share a table.
 const WORKGROUP: u32 = 256;
 /// Invocations that make a band from packed weights.
-const PLAIN: u32 = 128;
+pub(crate) const PLAIN: u32 = 128;
 
 /// Code of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

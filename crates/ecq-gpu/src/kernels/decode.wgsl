@@ -40,7 +40,7 @@
 {%- macro done(j, careful) %}
     {% if careful %}if (active{{ j }}) {% endif %}{
     {%- for i in range(bits // 4) %}
-        packed[(row / 8u * p.cols + c{{ j }}) * {{ bits // 4 }}u + {{ i }}u] = packed{{ i }}_{{ j }};
+        packed[((row - p.first_row) / 8u * p.cols + c{{ j }}) * {{ bits // 4 }}u + {{ i }}u] = packed{{ i }}_{{ j }};
     {%- endfor %}
     }
 {%- endmacro %}

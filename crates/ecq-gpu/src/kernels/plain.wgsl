@@ -39,7 +39,7 @@
     {%- endif %}
         {{- load_x(0, false) }}
         {{- sum_x(0) }}
-        let bits = packed[row / 8u * p.cols + c0];
+        let bits = packed[(row - p.first_row) / 8u * p.cols + c0];
         {{- values8() }}
     {%- for row in range(8) %}
         {%- if scales %}

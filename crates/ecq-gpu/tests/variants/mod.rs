@@ -1,4 +1,5 @@
 //! Kernels that tests without a device try: every choice that the templates make, and what else goes with it.
+#![allow(dead_code)] // each test binary uses its part
 
 use ecq_format::pattern::{FloatFormat, Pattern};
 use ecq_gpu::variant::{Code, Escapes, Form, Grouped, Input, Kernel, Lanes, Value, Variant};
