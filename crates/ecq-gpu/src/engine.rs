@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use wgpu::{BufferUsages, ComputePipeline, Device, Features, Limits, Queue};
+use wgpu::{BufferUsages, ComputePipeline, Device, ErrorFilter, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
 use crate::variant::{Escapes, Form, Input, Kernel, Lanes, Variant};
@@ -74,6 +74,46 @@ impl Engine {
     /// Its limits.
     pub fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Waits until the queue has done all that was submitted. Error: [`Error::Lost`].
+    pub(crate) fn wait(&self) -> Result<()> {
+        let done = self.device.poll(wgpu::PollType::wait_indefinitely());
+        done.map(|_| ()).map_err(|e| Error::Lost(e.to_string()))
+    }
+
+    /// Does something whose refusal by wgpu is an error of ours. wgpu takes no notice of work for a device that is gone, so
+    /// that is looked for when something was refused; `certain` for what must not fail in silence.
+    ///
+    /// Errors: what `run` says, [`Error::Lost`], [`Error::Wgpu`].
+    pub(crate) fn guard<T>(&self, what: &str, certain: bool, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        let scope = self.device.push_error_scope(ErrorFilter::Validation);
+        let done = run();
+        let refused = pollster::block_on(scope.pop());
+        if (certain || refused.is_some() || done.is_err()) && !self.is_alive() {
+            return Err(Error::Lost(format!("it was gone during {what}")));
+        }
+        match refused {
+            Some(why) => done.and(Err(Error::Wgpu { what: what.into(), why: why.to_string() })),
+            None => done,
+        }
+    }
+
+    /// Whether the device takes a buffer and a word for it.
+    fn is_alive(&self) -> bool {
+        let scopes =
+            [ErrorFilter::Validation, ErrorFilter::OutOfMemory].map(|f| self.device.push_error_scope(f));
+        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("ecq alive"),
+            size: 4,
+            usage: BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.queue.write_buffer(&buffer, 0, &[0; 4]);
+        let [refused, memory] = scopes;
+        // no memory is another matter
+        let memory = pollster::block_on(memory.pop()).is_some();
+        pollster::block_on(refused.pop()).is_none() || memory
     }
 
     /// Those that plans look at.

@@ -10,6 +10,7 @@ pub mod plan;
 #[allow(unsafe_code)]
 pub mod shader;
 pub mod side;
+pub mod strategy;
 pub mod tiles;
 pub mod upload;
 pub mod variant;
@@ -18,4 +19,5 @@ pub use engine::{Engine, Options};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use matrix::{Matrix, Packed};
+pub use strategy::{Id, Memory, Strategy, Weights};
 pub use wgpu;

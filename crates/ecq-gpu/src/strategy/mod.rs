@@ -1,0 +1,325 @@
+//! A model's matrices, and where their decoded weights are: nowhere, in memory, or there for a while.
+
+pub mod ahead;
+pub mod choice;
+pub mod lru;
+mod measure;
+
+use ecq_format::reader::CodedTensor;
+use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::matrix::{Matrix, Packed};
+use crate::upload::buffer;
+use ahead::Ahead;
+use lru::{Lru, Place};
+
+/// Where decoded weights are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Strategy {
+    /// Nowhere: every product decodes. The least memory.
+    #[default]
+    Fused,
+    /// All of them in memory, packed to 4, 8 or 16 bits; their streams are freed. The most memory.
+    Cached,
+    /// In two rooms of the largest matrix's size: while one is used, the next one is decoded into the other.
+    ///
+    /// GPUs do both at once where the driver knows that they have nothing to do with each other, as Metal's does. On Vulkan
+    /// wgpu puts a barrier before whatever writes a buffer, and one comes after the other.
+    Prefetch,
+    /// As many as fit into so many bytes, packed; the least recently used ones go first, and a matrix that is larger is not
+    /// kept. For products in ever the same order with less room than for all of them none would be kept long enough:
+    /// [`Self::Auto`] is for those.
+    Lru {
+        /// The budget. Buffers that were let go count no more, though the GPU may need them until its work is done.
+        bytes: u64,
+    },
+    /// Packed are those that gain most time for each byte on this device, as measured by [`Weights::settle`]; their
+    /// streams are freed. All others are decoded by every product.
+    Auto {
+        /// The budget for packed weights.
+        bytes: u64,
+    },
+}
+
+/// A matrix among [`Weights`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id(usize);
+
+/// Bytes of GPU memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Streams, scales, escapes, tables.
+    pub coded: u64,
+    /// Packed weights that are kept.
+    pub packed: u64,
+    /// Rooms that matrices pass through.
+    pub scratch: u64,
+}
+
+impl Memory {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        self.coded + self.packed + self.scratch
+    }
+}
+
+/// Matrices in the order of their use, with one strategy for all of them.
+///
+/// Encoders must be submitted to the engine's queue in the order in which products were recorded in them: what is decoded for
+/// one product is there for later ones. [`Self::forget`] is for encoders that are dropped.
+pub struct Weights {
+    engine: Engine,
+    strategy: Strategy,
+    entries: Vec<Entry>,
+    ahead: Ahead,
+    rooms: [Vec<Buffer>; 2],
+    lru: Lru,
+    slots: Vec<Option<Packed>>,
+}
+
+struct Entry {
+    matrix: Matrix,
+    /// Once it is kept for good.
+    packed: Option<Packed>,
+}
+
+impl Weights {
+    /// No matrices yet.
+    pub fn new(engine: &Engine, strategy: Strategy) -> Self {
+        let budget = if let Strategy::Lru { bytes } = strategy { bytes } else { 0 };
+        Self {
+            engine: engine.clone(),
+            strategy,
+            entries: Vec::new(),
+            ahead: Ahead::default(),
+            rooms: Default::default(),
+            lru: Lru::new(budget),
+            slots: Vec::new(),
+        }
+    }
+
+    /// Validates a tensor and uploads it; for [`Strategy::Cached`] it is decoded, and waited for, so that no more than one
+    /// matrix's streams are in memory. Errors as for [`Matrix::new`], and [`Error::Lost`].
+    pub fn add(&mut self, name: &str, tensor: &CodedTensor<'_>) -> Result<Id> {
+        let engine = &self.engine;
+        let entry = engine.guard(name, true, || {
+            let mut entry = Entry { matrix: Matrix::new(engine, name, tensor)?, packed: None };
+            if self.strategy == Strategy::Cached {
+                entry.pack(engine)?;
+            }
+            Ok(entry)
+        })?;
+        self.entries.push(entry);
+        Ok(Id(self.entries.len() - 1))
+    }
+
+    /// Does what is to be done once all matrices were added: for [`Strategy::Auto`] it measures products on the device,
+    /// waiting for them, and packs what is worth it; for [`Strategy::Prefetch`] it makes the two rooms. Without it, the
+    /// former decodes in every product, and the latter makes rooms when they are needed. Matrices that are packed already
+    /// stay so if it is called again.
+    ///
+    /// Errors: [`Error::OutOfMemory`], [`Error::Shader`], [`Error::Lost`].
+    pub fn settle(&mut self) -> Result<()> {
+        self.engine.clone().guard("settling weights", true, || match self.strategy {
+            Strategy::Prefetch => self.make_rooms(),
+            Strategy::Auto { bytes } => self.pack_best(bytes),
+            Strategy::Fused | Strategy::Cached | Strategy::Lru { .. } => Ok(()),
+        })
+    }
+
+    /// The strategy.
+    pub fn strategy(&self) -> Strategy {
+        self.strategy
+    }
+
+    /// Number of matrices.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// A matrix. `None` if it is one of other weights.
+    pub fn matrix(&self, id: Id) -> Option<&Matrix> {
+        self.entries.get(id.0).map(|entry| &entry.matrix)
+    }
+
+    /// Whether a matrix is kept packed for good.
+    pub fn is_packed(&self, id: Id) -> bool {
+        self.entries.get(id.0).is_some_and(|entry| entry.packed.is_some())
+    }
+
+    /// GPU memory in use, as the sum of the sizes of all buffers that are kept.
+    pub fn memory(&self) -> Memory {
+        let kept = self.entries.iter().filter_map(|entry| entry.packed.as_ref());
+        Memory {
+            coded: self.entries.iter().map(|entry| entry.matrix.bytes()).sum(),
+            packed: kept.chain(self.slots.iter().flatten()).map(Packed::bytes).sum(),
+            scratch: self.rooms.iter().flatten().map(Buffer::size).sum(),
+        }
+    }
+
+    /// Forgets which matrices were decoded for a while: after an encoder was dropped that products were recorded in.
+    pub fn forget(&mut self) {
+        self.ahead = Ahead::default();
+        self.slots.clear();
+        if let Strategy::Lru { bytes } = self.strategy {
+            self.lru = Lru::new(bytes);
+        }
+    }
+
+    /// Records `y = W x` as [`Matrix::record`] does, and whatever is decoded for it or for the next product.
+    ///
+    /// Errors as there, [`Error::Argument`] if the matrix is one of other weights, [`Error::OutOfMemory`] for rooms,
+    /// [`Error::Lost`] and [`Error::Wgpu`].
+    pub fn record(
+        &mut self,
+        encoder: &mut CommandEncoder,
+        id: Id,
+        x: BufferSlice<'_>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        self.engine.clone().guard("a product", false, || self.product(encoder, id, x, y))
+    }
+
+    fn product(
+        &mut self,
+        encoder: &mut CommandEncoder,
+        id: Id,
+        x: BufferSlice<'_>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        let Some(entry) = self.entries.get(id.0) else {
+            return Err(Error::Argument {
+                what: "a product".into(),
+                expected: format!("one of {} matrices", self.entries.len()),
+                got: format!("number {}", id.0),
+            });
+        };
+        // nothing is decoded for a product that cannot be made
+        entry.matrix.check(&self.engine, x, y)?;
+        match (&entry.packed, self.strategy) {
+            (Some(packed), _) => packed.record(&self.engine, encoder, &entry.matrix, x, y),
+            (None, Strategy::Prefetch) => {
+                let done = self.prefetch(encoder, id.0, x, y);
+                // what failed may not have been decoded
+                done.inspect_err(|_| self.ahead = Ahead::default())
+            }
+            (None, Strategy::Lru { .. }) => self.keep(encoder, id.0, x, y),
+            (None, _) => entry.matrix.record(&self.engine, encoder, x, y),
+        }
+    }
+
+    fn prefetch(
+        &mut self,
+        encoder: &mut CommandEncoder,
+        id: usize,
+        x: BufferSlice<'_>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        self.make_rooms()?;
+        let step = self.ahead.step(id, self.entries.len());
+        let engine = &self.engine;
+        let (matrix, packed) = self.room(id, step.room)?;
+        if step.decode {
+            packed.decode(engine, encoder, matrix)?;
+        }
+        packed.record(engine, encoder, matrix, x, y)?;
+        if let Some(next) = step.next {
+            let (matrix, packed) = self.room(next, 1 - step.room)?;
+            packed.decode(engine, encoder, matrix)?;
+        }
+        Ok(())
+    }
+
+    /// A matrix, and its weights in a room.
+    fn room(&self, id: usize, room: usize) -> Result<(&Matrix, Packed)> {
+        let matrix = &self.entries[id].matrix;
+        let count = matrix.packed_sizes().len();
+        Ok((matrix, Packed::over(matrix, self.rooms[room].iter().take(count).cloned().collect())?))
+    }
+
+    /// Makes rooms as large as needed, unless there are. Buffer i of a room has the size of the largest part i of a matrix.
+    fn make_rooms(&mut self) -> Result<()> {
+        let mut sizes: Vec<u64> = Vec::new();
+        for entry in &self.entries {
+            let own = entry.matrix.packed_sizes();
+            sizes.resize(sizes.len().max(own.len()), 0);
+            sizes.iter_mut().zip(own).for_each(|(size, own)| *size = own.max(*size));
+        }
+        let room = &self.rooms[1];
+        if room.len() == sizes.len() && room.iter().zip(&sizes).all(|(buffer, &size)| buffer.size() >= size) {
+            return Ok(());
+        }
+        self.rooms = Default::default();
+        self.ahead = Ahead::default();
+        let make = || -> Result<Vec<Buffer>> {
+            sizes.iter().map(|&size| buffer(&self.engine, "a room", size, BufferUsages::STORAGE)).collect()
+        };
+        self.rooms = [make()?, make()?];
+        Ok(())
+    }
+
+    fn keep(
+        &mut self,
+        encoder: &mut CommandEncoder,
+        id: usize,
+        x: BufferSlice<'_>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        let (engine, matrix) = (&self.engine, &self.entries[id].matrix);
+        let slot = match self.lru.step(id, &matrix.packed_sizes()) {
+            Place::TooLarge => return matrix.record(engine, encoder, x, y),
+            Place::Held(slot) => slot,
+            Place::Decode { slot, reuse, freed } => {
+                freed.into_iter().for_each(|slot| self.slots[slot] = None);
+                self.slots.resize_with(self.slots.len().max(slot + 1), || None);
+                let made = match self.slots[slot].take().filter(|_| reuse) {
+                    Some(old) => Packed::over(matrix, old.buffers().to_vec()),
+                    None => Packed::new(engine, matrix),
+                };
+                let decoded = made.and_then(|made| made.decode(engine, encoder, matrix).map(|()| made));
+                self.slots[slot] = Some(decoded.inspect_err(|_| self.lru.free(slot))?);
+                slot
+            }
+        };
+        match &self.slots[slot] {
+            Some(packed) => packed.record(engine, encoder, matrix, x, y),
+            None => matrix.record(engine, encoder, x, y),
+        }
+    }
+
+    fn pack_best(&mut self, budget: u64) -> Result<()> {
+        let kept: u64 = self.entries.iter().filter_map(|e| e.packed.as_ref()).map(Packed::bytes).sum();
+        let open: Vec<&mut Entry> = self.entries.iter_mut().filter(|e| e.packed.is_none()).collect();
+        let measured = measure::all(&self.engine, open.iter().map(|entry| &entry.matrix))?;
+        let chosen = choice::choose(&measured, budget.saturating_sub(kept));
+        for (entry, _) in open.into_iter().zip(chosen).filter(|(_, chosen)| *chosen) {
+            match entry.pack(&self.engine) {
+                // a budget may be more than there is
+                Err(Error::OutOfMemory { .. }) => break,
+                packed => packed?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    /// Decodes for good, and waits for it.
+    fn pack(&mut self, engine: &Engine) -> Result<()> {
+        let packed = Packed::new(engine, &self.matrix)?;
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        packed.decode(engine, &mut encoder, &self.matrix)?;
+        engine.queue().submit([encoder.finish()]);
+        engine.wait()?;
+        self.matrix.free_streams();
+        self.packed = Some(packed);
+        Ok(())
+    }
+}
