@@ -60,7 +60,7 @@ pub struct Uploaded {
 
 /// Decodes all tiles, to validate them, and uploads their streams.
 ///
-/// What is sent goes through staging of [`STAGED`] bytes; tensors that must be coded anew are held whole.
+/// What is sent goes through staging of 64 MiB; tensors that must be coded anew are held whole.
 /// Errors: [`Error::Tensor`] for corrupt tiles; those of [`buffer`].
 pub fn upload(engine: &Engine, tiles: &Tiles<'_>, form: &Form, what: &str) -> Result<Uploaded> {
     let plan = |sizes: &[u64]| plan::parts(what, &tiles.shape(), form, sizes, engine.planned());
