@@ -16,7 +16,7 @@
 {%- if subgroups %}
 var<workgroup> tab: array<u32, 4096>;
 {%- else %}
-var<workgroup> parts: array<vec2<f32>, 160>;
+var<workgroup> parts: array<vec2<f32>, {{ 32 * 5 * summed }}>;
 var<workgroup> asked: array<atomic<u32>, 3>;
 var<private> turn: u32;
 {%- endif %}
