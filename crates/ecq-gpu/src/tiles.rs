@@ -369,8 +369,8 @@ fn raw_words(
             words.resize(at + field.band_words(cols as u64) as usize, 0);
             for row in band..rows.len().min(band + BAND) {
                 for col in 0..cols {
-                    let bit = (8 * col + row - band) * field.width as usize;
-                    words[at + bit / 32] |= raw(row * cols + col, field) << (bit % 32);
+                    let (word, bit) = field.position(row - band, col);
+                    words[at + word] |= raw(row * cols + col, field) << bit;
                 }
             }
         }

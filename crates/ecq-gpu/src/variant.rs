@@ -393,6 +393,18 @@ impl Field {
         })
     }
 
+    /// Word and bit of a row of a band (0..8) and a column.
+    ///
+    /// A word of a field of one bit has four columns: four bits for rows 0, 2, 4, 6 of each in its lower half, those for
+    /// rows 1, 3, 5, 7 in the upper half, as the two rows of a pair are halves of a word when they get their signs.
+    pub fn position(self, row: usize, col: usize) -> (usize, usize) {
+        if self.width == 1 {
+            return (col / 4, col % 4 * 4 + row / 2 + row % 2 * 16);
+        }
+        let bit = (8 * col + row) * self.width as usize;
+        (bit / 32, bit % 32)
+    }
+
     /// Words of this field in a band of `cols` columns.
     pub fn band_words(self, cols: u64) -> u64 {
         (cols * u64::from(self.width)).div_ceil(4)

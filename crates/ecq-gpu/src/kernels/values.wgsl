@@ -24,10 +24,13 @@
     {%- if halves %}
         {%- if code == 'rans' %}
     let two{{ q }}_{{ j }} = unpack2x16float(((e{{ q }}_{{ j }} >> 6u) & 0x03c003c0u) | 0x4c004c00u){% if value == 'raw' %} - 15.5{% endif %};
+        {%- elif raw_bits == 1 %}
+    // the signs of both rows at once
+    let two{{ q }}_{{ j }} = unpack2x16float((e{{ q }}_{{ j }} & 0xffffffc0u) | ((raw1_{{ j }} << {{ 15 - q }}u) & 0x80008000u));
         {%- else %}
     let two{{ q }}_{{ j }} = unpack2x16float(e{{ q }}_{{ j }} & 0xffffffc0u);
         {%- endif %}
-        {%- if value == 'level' %}
+        {%- if value == 'level' or (raw_bits == 1 and code == 'prefix') %}
     let v{{ 2 * q }}_{{ j }} = two{{ q }}_{{ j }}.x;
     let v{{ 2 * q + 1 }}_{{ j }} = two{{ q }}_{{ j }}.y;
         {%- else %}
@@ -46,7 +49,7 @@
     {%- endif %}
 {%- endmacro %}
 
-{#- Loads the raw bits of a column, eight rows at once: a field of w bits is w bytes. #}
+{#- Loads the raw bits of a column, eight rows at once: a field of w bits is w bytes, or four bits in each half of a word. #}
 {%- macro load_raw(j) %}
     {%- for field in fields %}
         {%- if field.width == 8 %}
@@ -57,14 +60,16 @@
         {%- elif field.width == 2 %}
     let raw{{ field.width }}_{{ j }} = words[raw_at + {{ field.at }} + (c{{ j }} >> 1u)] >> ((c{{ j }} & 1u) << 4u);
         {%- else %}
-    let raw{{ field.width }}_{{ j }} = words[raw_at + {{ field.at }} + (c{{ j }} >> 2u)] >> ((c{{ j }} & 3u) << 3u);
+    let raw{{ field.width }}_{{ j }} = words[raw_at + {{ field.at }} + (c{{ j }} >> 2u)] >> ((c{{ j }} & 3u) << 2u);
         {%- endif %}
     {%- endfor %}
 {%- endmacro %}
 {%- macro field_word(field, row, j) -%}
     raw{{ field.width }}{% if field.width == 8 %}{{ 'a' if row < 4 else 'b' }}{% endif %}_{{ j }}
 {%- endmacro %}
-{%- macro field_bit(field, row) -%} {{ field.width * row % 32 }} {%- endmacro %}
+{%- macro field_bit(field, row) -%}
+    {%- if field.width == 1 -%} {{ row // 2 + row % 2 * 16 }} {%- else -%} {{ field.width * row % 32 }} {%- endif -%}
+{%- endmacro %}
 {#- All raw bits of a row. #}
 {%- macro raw(row, j) -%}
     {%- for field in fields -%}
