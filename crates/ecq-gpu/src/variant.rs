@@ -35,6 +35,8 @@ impl Lanes {
 
 /// Invocations of a workgroup with subgroups of 32: eight streams share a table.
 const WORKGROUP: u32 = 256;
+/// Pairs of sums that fit the workgroup memory that WebGPU promises, less what else there is; a vector has up to five.
+const PARTS: u32 = (16 << 10) / 8 - 8;
 /// Invocations that make a band from packed weights.
 const PLAIN: u32 = 128;
 
@@ -278,11 +280,12 @@ impl Variant {
         let threads = if plain { PLAIN } else { self.lanes.threads() };
         let s = if plain { PLAIN } else { size.min(32) };
         let reach = if plain { size } else { s };
+        let groups_of = if subgroups { threads / size } else { threads };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
             kernel => self.kernel.name(),
             subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => self.lanes.streams() / size.div_ceil(32),
-            threads, distances, groups_of => if subgroups { threads / size } else { threads },
+            threads, distances, groups_of, summed => vectors.min(PARTS / (5 * if plain { groups_of } else { 32 })),
             bits => self.form.value.packed_bits(), m => vectors,
             input => match input { Input::F32 => "f32", Input::F16 => "f16" },
             ..self.form.context()

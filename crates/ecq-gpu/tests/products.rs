@@ -234,6 +234,22 @@ fn shapes() {
     }
 }
 
+/// rANS, with any numbers of rows and columns in the last tiles, bands and strips.
+#[test]
+fn native_rans() {
+    let Some(engine) = support::engine() else { return };
+    for (raw_bits, codebook) in [(0, None), (2, None), (0, Some(NF4))] {
+        for (rows, cols) in [(1, 35), (7, 33), (19, 128), (40, 75), (130, 320)] {
+            for strip in [32, 96, cols as u64] {
+                let case = Case { rows, cols, raw_bits, escapes: 30, seed: 1, codebook, ..Case::PLAIN };
+                let mut model = model(&Case { profile: Profile::Gpu, ..case }, Far::Yes);
+                model.pairs = Some((Pairs { code: PairCode::Rans, band: 8, strip }, 16));
+                check_model(&engine, &model, &[1], &format!("{case:?} in strips of {strip}"));
+            }
+        }
+    }
+}
+
 #[test]
 fn escapes_that_are_most_of_a_tensor() {
     let Some(engine) = support::engine() else { return };
