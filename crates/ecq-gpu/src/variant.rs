@@ -37,8 +37,8 @@ impl Lanes {
 const WORKGROUP: u32 = 256;
 /// Pairs of sums that fit the workgroup memory that WebGPU promises, less what else there is; a vector has up to five.
 const PARTS: u32 = (16 << 10) / 8 - 8;
-/// Invocations that make a band from packed weights.
-const PLAIN: u32 = 128;
+/// Subgroups that make a band from packed weights; four of 32 hide the way to memory, and their sums cost little.
+const PLAIN: u32 = 4;
 
 /// Code of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -277,8 +277,8 @@ impl Variant {
             Lanes::Subgroups(size) => (true, size),
             Lanes::Barriers => (false, 32),
         };
-        let threads = if plain { PLAIN } else { self.lanes.threads() };
-        let s = if plain { PLAIN } else { size.min(32) };
+        let threads = if plain { (PLAIN * size).min(WORKGROUP) } else { self.lanes.threads() };
+        let s = if plain { threads } else { size.min(32) };
         let reach = if plain { size } else { s };
         let groups_of = if subgroups { threads / size } else { threads };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
