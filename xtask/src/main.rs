@@ -7,6 +7,7 @@ mod demo;
 mod fixtures;
 mod generate;
 mod golden;
+mod gpu;
 mod neon;
 mod shell;
 mod synthetic;
