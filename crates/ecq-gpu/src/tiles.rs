@@ -57,7 +57,7 @@ pub enum Tiles<'a> {
     /// The streams are those of the file.
     Own(Own<'a>),
     /// They were made for other machines, and are coded anew.
-    Recoded(Recoded<'a>),
+    Recoded(Box<Recoded<'a>>),
 }
 
 impl<'a> Tiles<'a> {
@@ -65,7 +65,7 @@ impl<'a> Tiles<'a> {
     pub fn of(tensor: &'a CodedTensor<'a>) -> Result<Self> {
         Ok(match Own::new(tensor) {
             Some(own) => Self::Own(own),
-            None => Self::Recoded(Recoded::new(tensor)?),
+            None => Self::Recoded(Box::new(Recoded::new(tensor)?)),
         })
     }
 
