@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bare_metal, demo, fixtures, neon, shell, tidy};
+use crate::{bare_metal, demo, fixtures, gpu, neon, shell, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -40,7 +40,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 10] = [
     Step {
         name: "fixtures",
         about: "fetch the pinned models into the cache",
@@ -63,6 +63,11 @@ const STEPS: [Step; 9] = [
         name: "neon",
         about: "rans-core's and ecq-cpu's tests on 64-bit ARM, in an emulator",
         run: neon::run,
+    },
+    Step {
+        name: "gpu",
+        about: "ecq-gpu's tests on drivers that compute on the CPU, with subgroups of 4, 8 and 16",
+        run: gpu::run,
     },
     Step {
         name: "demo",

@@ -142,7 +142,7 @@ impl Engine {
 /// Whether the kernels that need most fit the device. Error: [`Error::Limit`].
 fn check(limits: &plan::Limits, lanes: Lanes) -> Result<()> {
     let form = Form { columns: true, escapes: Escapes::Wide, ..Form::PLAIN };
-    let (vectors, input) = (1, Input::F32);
+    let (vectors, input) = (16, Input::F32);
     [Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input }].into_iter().try_for_each(|kernel| {
         plan::Needs::of(&Variant::new(kernel, form, lanes)).check(kernel.name(), limits)
     })

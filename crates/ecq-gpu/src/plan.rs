@@ -6,7 +6,7 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::layout::{BAND, PADDING, Shape};
 use crate::shader::Binding;
-use crate::variant::{Form, Kernel, Lanes, PLAIN, Variant};
+use crate::variant::{Form, Kernel, Lanes, Variant};
 
 /// Invocations of a workgroup that adds up strips.
 const FINISH: u32 = 64;
@@ -218,12 +218,11 @@ impl Needs {
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Subgroups(_)) => {
                 (variant.lanes.threads(), 4 << 12)
             }
-            // five sums of two rows for each lane, and three masks
+            // parts of sums, and three masks
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Barriers) => {
-                (variant.lanes.threads(), 40 * 32 + 12)
+                (variant.threads(), variant.parts_bytes() + 12)
             }
-            (Kernel::Plain { .. }, Lanes::Subgroups(size)) => (PLAIN, 40 * PLAIN.div_ceil(size.max(1))),
-            (Kernel::Plain { .. }, Lanes::Barriers) => (PLAIN, 40 * PLAIN),
+            (Kernel::Plain { .. }, _) => (variant.threads(), variant.parts_bytes()),
             (Kernel::Finish, _) => (FINISH, 0),
         };
         Self { invocations, workgroup_memory, storage_buffers: storage as u32 }

@@ -22,6 +22,13 @@ pub enum Binding {
 }
 
 impl Binding {
+    /// Its number in group 0.
+    pub fn number(self) -> u32 {
+        match self {
+            Self::Uniform(i) | Self::Read(i) | Self::Write(i) => i,
+        }
+    }
+
     fn entry(self) -> BindGroupLayoutEntry {
         let (binding, ty) = match self {
             Self::Uniform(i) => (i, BufferBindingType::Uniform),

@@ -35,8 +35,10 @@ impl Lanes {
 
 /// Invocations of a workgroup with subgroups of 32: eight streams share a table.
 const WORKGROUP: u32 = 256;
-/// Invocations that make a band from packed weights.
-pub(crate) const PLAIN: u32 = 128;
+/// Pairs of sums that fit the workgroup memory that WebGPU promises, less what else there is; a vector has up to five.
+const PARTS: u32 = (16 << 10) / 8 - 8;
+/// Subgroups that make a band from packed weights; four of 32 hide the way to memory, and their sums cost little.
+const PLAIN: u32 = 4;
 
 /// Code of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -268,6 +270,35 @@ impl Variant {
         template.render(self.context()).expect("a template of this crate renders")
     }
 
+    /// Invocations of a workgroup of a product, or of one that decodes.
+    pub(crate) fn threads(&self) -> u32 {
+        match (self.kernel, self.lanes) {
+            (Kernel::Plain { .. }, Lanes::Subgroups(size)) => (PLAIN * size).min(WORKGROUP),
+            (Kernel::Plain { .. }, Lanes::Barriers) => (PLAIN * 32).min(WORKGROUP),
+            _ => self.lanes.threads(),
+        }
+    }
+
+    /// Parts of a sum that invocations leave in workgroup memory, where they do.
+    fn groups_of(&self) -> u32 {
+        match (self.kernel, self.lanes) {
+            (_, Lanes::Subgroups(size)) => self.threads() / size,
+            (Kernel::Plain { .. }, Lanes::Barriers) => self.threads(),
+            (_, Lanes::Barriers) => 32,
+        }
+    }
+
+    /// Vectors whose sums are in workgroup memory at once.
+    fn summed(&self) -> u32 {
+        let plain = matches!(self.kernel, Kernel::Plain { .. });
+        self.kernel.vectors().0.min(PARTS / (5 * if plain { self.groups_of() } else { 32 }))
+    }
+
+    /// Bytes of these parts: five sums of two rows for each vector.
+    pub(crate) fn parts_bytes(&self) -> u32 {
+        8 * 5 * self.groups_of() * self.summed()
+    }
+
     fn context(&self) -> minijinja::Value {
         let (vectors, input) = self.kernel.vectors();
         let plain = matches!(self.kernel, Kernel::Plain { .. });
@@ -275,14 +306,14 @@ impl Variant {
             Lanes::Subgroups(size) => (true, size),
             Lanes::Barriers => (false, 32),
         };
-        let threads = if plain { PLAIN } else { self.lanes.threads() };
-        let s = if plain { PLAIN } else { size.min(32) };
+        let threads = self.threads();
+        let s = if plain { threads } else { size.min(32) };
         let reach = if plain { size } else { s };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
             kernel => self.kernel.name(),
             subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => self.lanes.streams() / size.div_ceil(32),
-            threads, distances, groups_of => if subgroups { threads / size } else { threads },
+            threads, distances, groups_of => self.groups_of(), summed => self.summed(),
             bits => self.form.value.packed_bits(), m => vectors,
             input => match input { Input::F32 => "f32", Input::F16 => "f16" },
             ..self.form.context()

@@ -47,32 +47,41 @@ fn model(case: &Case, far: Far) -> Model {
     model
 }
 
-fn check_model(engine: &Engine, model: &Model, counts: &[usize], what: &str) {
+/// What products are made from: to compile the kernels for packed weights, too, takes twice as long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum From {
+    Coded,
+    Both,
+}
+
+fn check_model(engine: &Engine, model: &Model, counts: &[usize], from: From, what: &str) {
     with_model(model, |tensor| {
         let weights = reference::Weights::new(tensor);
         let matrix = Matrix::new(engine, "w", tensor).unwrap();
         assert_eq!((matrix.rows(), matrix.cols()), (weights.rows, weights.cols));
-        let packed = support::decode(engine, &matrix);
+        let packed = (from == From::Both).then(|| support::decode(engine, &matrix));
         for &count in counts {
             let x = vectors(weights.cols, count, 1);
             let y = support::product(engine, &matrix, &x);
             weights.compare(&x, &y, &format!("{what} x {count}"));
-            let y = support::packed_product(engine, &matrix, &packed, &x);
-            weights.compare(&x, &y, &format!("packed, {what} x {count}"));
+            if let Some(packed) = &packed {
+                let y = support::packed_product(engine, &matrix, packed, &x);
+                weights.compare(&x, &y, &format!("packed, {what} x {count}"));
+            }
         }
     });
 }
 
-fn check(engine: &Engine, case: &Case, counts: &[usize]) {
-    check_model(engine, &model(case, Far::Yes), counts, &format!("{case:?}"));
+fn check(engine: &Engine, case: &Case, from: From) {
+    check_model(engine, &model(case, Far::Yes), &[1], from, &format!("{case:?}"));
 }
 
 /// A case in all of [`SHAPES`] that have room for its groups, and both profiles.
-fn check_shapes(engine: &Engine, case: Case) {
+fn check_shapes(engine: &Engine, case: Case, from: From) {
     let size = case.scales.size().unwrap_or(1) as usize;
     for (i, (rows, cols)) in SHAPES.into_iter().enumerate().filter(|(_, (_, cols))| *cols >= size) {
         let profile = if i % 2 == 0 { Profile::Cpu } else { Profile::Gpu };
-        check(engine, &Case { rows, cols, profile, ..case }, &[1]);
+        check(engine, &Case { rows, cols, profile, ..case }, from);
     }
 }
 
@@ -84,7 +93,7 @@ fn factors_of_rows_and_columns() {
         [(true, false, 0, 30, 1), (false, true, 1, 0, 0), (true, true, 2, 30, 1), (true, true, 0, 0, 2)]
     {
         let scales = Scales::RowColumn { row, column };
-        check_shapes(&engine, Case { raw_bits, scales, escapes, seed, ..Case::PLAIN });
+        check_shapes(&engine, Case { raw_bits, scales, escapes, seed, ..Case::PLAIN }, From::Both);
     }
 }
 
@@ -95,12 +104,12 @@ fn groups_of_any_size() {
         [(1, true, 0, 0), (4, false, 1, 30), (10, true, 3, 30), (32, false, 0, 30), (33, true, 0, 0)]
     {
         let scales = Scales::Group { size, min };
-        check_shapes(&engine, Case { raw_bits, scales, escapes, seed: size, ..Case::PLAIN });
+        check_shapes(&engine, Case { raw_bits, scales, escapes, seed: size, ..Case::PLAIN }, From::Coded);
     }
     // a group a row
     let scales = Scales::Group { size: 75, min: false };
     for rows in [1, 7, 40] {
-        check(&engine, &Case { rows, cols: 75, scales, seed: 2, ..Case::PLAIN }, &[1]);
+        check(&engine, &Case { rows, cols: 75, scales, seed: 2, ..Case::PLAIN }, From::Coded);
     }
 }
 
@@ -110,7 +119,7 @@ fn numbers_of_all_formats() {
     for format in [NumberFormat::F16, NumberFormat::Bf16, NumberFormat::F32] {
         for min in [Min::None, Min::Number, Min::Zero] {
             let scales = Scales::Numbers { size: 32, format, min, mapped: false };
-            check_shapes(&engine, Case { scales, seed: 1, ..Case::PLAIN });
+            check_shapes(&engine, Case { scales, seed: 1, ..Case::PLAIN }, From::Both);
         }
     }
 }
@@ -124,7 +133,7 @@ fn scattered_groups() {
         (NumberFormat::F32, Min::Number, 0),
     ] {
         let scales = Scales::Numbers { size: 16, format, min, mapped: true };
-        check_shapes(&engine, Case { raw_bits, scales, escapes: 40, seed: 3, ..Case::PLAIN });
+        check_shapes(&engine, Case { raw_bits, scales, escapes: 40, seed: 3, ..Case::PLAIN }, From::Both);
     }
 }
 
@@ -133,10 +142,10 @@ fn nested_and_looked_up_scales() {
     let Some(engine) = support::engine() else { return };
     for (size, supers, bias, raw_bits) in [(32, 8, 0, 0), (16, 16, -128, 2), (16, 2, -32, 2)] {
         let scales = Scales::Nested { size, supers, bias, min: bias == 0 };
-        check_shapes(&engine, Case { raw_bits, scales, seed: 1, ..Case::PLAIN });
+        check_shapes(&engine, Case { raw_bits, scales, seed: 1, ..Case::PLAIN }, From::Coded);
     }
     let scales = Scales::Lookup { size: 64, supers: 5, offset: 0.125 };
-    check_shapes(&engine, Case { scales, escapes: 40, seed: 2, ..Case::PLAIN });
+    check_shapes(&engine, Case { scales, escapes: 40, seed: 2, ..Case::PLAIN }, From::Coded);
 }
 
 #[test]
@@ -160,7 +169,7 @@ fn raw_bits(engine: &Engine, all: &[u32]) {
             let case = Case { rows, cols, raw_bits, escapes, profile, seed: 1, ..Case::PLAIN };
             let mut model = model(&case, Far::No);
             model.coded[0].values.bias = 0.375;
-            check_model(engine, &model, &[1], &format!("{case:?}"));
+            check_model(engine, &model, &[1], From::Both, &format!("{case:?}"));
         }
     }
 }
@@ -179,7 +188,11 @@ fn codebooks() {
         (NF4, Scales::Group { size: 32, min: true }, 40, 1),
         (UNEVEN, mapped, 0, 0),
     ] {
-        check_shapes(&engine, Case { scales, escapes, seed, codebook: Some(codebook), ..Case::PLAIN });
+        check_shapes(
+            &engine,
+            Case { scales, escapes, seed, codebook: Some(codebook), ..Case::PLAIN },
+            From::Both,
+        );
     }
     // numbers that a binary16 does not hold
     for factor in [1e-30, 1e-6, 1e10, 1e30] {
@@ -188,7 +201,7 @@ fn codebooks() {
         let mut model = case.model();
         model.coded[0].matrix.levels.iter_mut().for_each(|q| *q = (*q).clamp(-8, 7));
         model.coded[0].values.offset = 0.0;
-        check_model(&engine, &model, &[1], &format!("{factor:e}"));
+        check_model(&engine, &model, &[1], From::Both, &format!("{factor:e}"));
     }
 }
 
@@ -200,7 +213,7 @@ fn predicted_levels() {
         for (rows, cols, profile) in
             [(19, 128, Profile::Cpu), (40, 75, Profile::Gpu), (300, 600, Profile::Cpu)]
         {
-            check(&engine, &Case { rows, cols, profile, ..case }, &[1]);
+            check(&engine, &Case { rows, cols, profile, ..case }, From::Coded);
         }
     }
 }
@@ -229,7 +242,23 @@ fn shapes() {
         for profile in [Profile::Cpu, Profile::Gpu] {
             let case =
                 Case { rows, cols, raw_bits: 2, scales, profile, escapes: 1000, seed: 5, ..Case::PLAIN };
-            check(&engine, &case, &[1]);
+            check(&engine, &case, From::Both);
+        }
+    }
+}
+
+/// rANS, with any numbers of rows and columns in the last tiles, bands and strips.
+#[test]
+fn native_rans() {
+    let Some(engine) = support::engine() else { return };
+    for (raw_bits, codebook) in [(0, None), (2, None), (0, Some(NF4))] {
+        for (rows, cols) in [(1, 35), (7, 33), (19, 128), (40, 75), (130, 320)] {
+            for strip in [32, 96, cols as u64] {
+                let case = Case { rows, cols, raw_bits, escapes: 30, seed: 1, codebook, ..Case::PLAIN };
+                let mut model = model(&Case { profile: Profile::Gpu, ..case }, Far::Yes);
+                model.pairs = Some((Pairs { code: PairCode::Rans, band: 8, strip }, 16));
+                check_model(&engine, &model, &[1], From::Both, &format!("{case:?} in strips of {strip}"));
+            }
         }
     }
 }
@@ -241,7 +270,7 @@ fn escapes_that_are_most_of_a_tensor() {
         for (rows, cols) in [(20, 128), (20, 70), (7, 33)] {
             let scales = Scales::Group { size: 32, min: true };
             let case = Case { rows, cols, scales, escapes: 2, seed: 3, ..Case::PLAIN };
-            check_model(&engine, &model(&case, far), &[1], &format!("{case:?} {far:?}"));
+            check_model(&engine, &model(&case, far), &[1], From::Coded, &format!("{case:?} {far:?}"));
         }
     }
 }
@@ -250,21 +279,26 @@ fn escapes_that_are_most_of_a_tensor() {
 fn few_vectors() {
     let Some(engine) = support::engine() else { return };
     let scales = Scales::Group { size: 32, min: true };
-    numbers_of_vectors(&engine, Case { raw_bits: 2, scales, escapes: 100, ..Case::PLAIN }, &[2, 3, 4]);
+    numbers_of_vectors(
+        &engine,
+        Case { raw_bits: 2, scales, escapes: 100, ..Case::PLAIN },
+        From::Both,
+        &[2, 3, 4],
+    );
 }
 
 #[test]
 fn many_vectors() {
     let Some(engine) = support::engine() else { return };
     let scales = Scales::RowColumn { row: true, column: true };
-    numbers_of_vectors(&engine, Case { scales, escapes: 100, ..Case::PLAIN }, &[7, 8, 16]);
+    numbers_of_vectors(&engine, Case { scales, escapes: 100, ..Case::PLAIN }, From::Coded, &[7, 8, 16]);
 }
 
-fn numbers_of_vectors(engine: &Engine, case: Case, counts: &[usize]) {
+fn numbers_of_vectors(engine: &Engine, case: Case, from: From, counts: &[usize]) {
     for (rows, cols) in [(1, 35), (13, 320), (65, 77)] {
         let case = Case { rows, cols, seed: 2, ..case };
         let mut model = model(&case, Far::Yes);
         model.coded[0].values.bias = 0.375; // a constant
-        check_model(engine, &model, counts, &format!("{case:?}"));
+        check_model(engine, &model, counts, from, &format!("{case:?}"));
     }
 }

@@ -107,12 +107,20 @@ fn scale_of(group: u32) -> vec2<f32> {
         }
 {%- endif %}
 {%- for i in range(m) %}
-        {%- set sums = ['y0_' ~ i, 'y1_' ~ i, 'y2_' ~ i, 'y3_' ~ i] %}
-        {%- if offset or (constant and not scales) %}
+    {%- if offset or (constant and not scales) %}
         var other{{ i }} = vec2({{ 'sum' ~ i if constant and not scales else '0.0' }}, {{ 'plain' ~ i if offset else '0.0' }});
-            {%- set sums = sums + ['other' ~ i] %}
+    {%- endif %}
+{%- endfor %}
+{#- `summed` vectors at once, which fit the memory of a workgroup: compilers take long over barriers #}
+{%- for some in range(m) | batch(summed) %}
+    {%- set sums = namespace(names=[]) %}
+    {%- for i in some %}
+        {%- set sums.names = sums.names + ['y0_' ~ i, 'y1_' ~ i, 'y2_' ~ i, 'y3_' ~ i] %}
+        {%- if offset or (constant and not scales) %}
+            {%- set sums.names = sums.names + ['other' ~ i] %}
         {%- endif %}
-        {{- total(sums) }}
+    {%- endfor %}
+        {{- total(sums.names) }}
 {%- endfor %}
         if (lane == 0u) {
             var to = (strip * vectors + base) * p.rows + row;

@@ -16,7 +16,7 @@
 {%- if subgroups %}
 var<workgroup> tab: array<u32, 4096>;
 {%- else %}
-var<workgroup> parts: array<vec2<f32>, 160>;
+var<workgroup> parts: array<vec2<f32>, {{ 32 * 5 * summed }}>;
 var<workgroup> asked: array<atomic<u32>, 3>;
 var<private> turn: u32;
 {%- endif %}
@@ -84,6 +84,11 @@ fn ballot(need: bool, lane: u32) -> u32 {
 {%- macro ballot(need) -%} ballot({{ need }}, lane) {%- endmacro %}
 {%- endif %}
 
+{%- macro no_entries() %}
+    {%- for j in lanes %}
+    var e0_{{ j }} = 0u; var e1_{{ j }} = 0u; var e2_{{ j }} = 0u; var e3_{{ j }} = 0u;
+    {%- endfor %}
+{%- endmacro %}
 {%- if code == 'prefix' %}
 {#- A lane holds 64 bits of its string; the unread ones begin at bit 2 of the window, so that 12 of them are the byte
     offset of an entry. #}
@@ -98,15 +103,17 @@ fn ballot(need: bool, lane: u32) -> u32 {
     {%- endfor %}
     pos += 64u;
 {%- endmacro %}
-{#- Two symbols of lane j: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. #}
-{%- macro decode2(j, q) %}
+{#- Two symbols of each lane: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. #}
+{%- macro decode2(q) %}
+    {%- for j in lanes %}
     var window{{ q }}_{{ j }} = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
     let e{{ q }}_{{ j }} = {{ look('(window' ~ q ~ '_' ~ j ~ ' & 0x3ffcu) >> 2u') }};
     window{{ q }}_{{ j }} >>= e{{ q }}_{{ j }} & 31u;
     let e{{ q + 1 }}_{{ j }} = {{ look('(window' ~ q ~ '_' ~ j ~ ' & 0x3ffcu) >> 2u') }};
     // lengths are in the low 6 bits: only those of the sum are looked at
     used{{ j }} += e{{ q }}_{{ j }} + e{{ q + 1 }}_{{ j }};
-    {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
+        {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
+    {%- endfor %}
 {%- endmacro %}
 {%- macro refill(j, need) %}
     {
@@ -119,17 +126,23 @@ fn ballot(need: bool, lane: u32) -> u32 {
         used{{ j }} &= 31u;
     }
 {%- endmacro %}
-{#- The same where lanes may be idle, and the second symbol may not be there. #}
-{%- macro careful2(j, q) %}
-    var e{{ q }}_{{ j }} = 0u; var e{{ q + 1 }}_{{ j }} = 0u;
-    if ({{ q }}u < pairs) {
+{#- The symbols of a column in a band, where lanes may be idle and symbols missing: e0 to e3 of each lane. A loop, because
+    compilers take long over each place at which lanes wait for each other. #}
+{%- macro careful() %}
+    {{- no_entries() }}
+    for (var q = 0u; q < pairs; q += 2u) {
+    {%- for j in lanes %}
+        {
         var window = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
-        e{{ q }}_{{ j }} = {{ look('(window & 0x3ffcu) >> 2u') }};
-        window >>= e{{ q }}_{{ j }} & 31u;
-        e{{ q + 1 }}_{{ j }} = {{ look('(window & 0x3ffcu) >> 2u') }};
-        let used = used{{ j }} + e{{ q }}_{{ j }} + select(0u, e{{ q + 1 }}_{{ j }}, {{ q + 1 }}u < pairs);
+        let upper = {{ look('(window & 0x3ffcu) >> 2u') }};
+        window >>= upper & 31u;
+        let lower = {{ look('(window & 0x3ffcu) >> 2u') }};
+        let used = used{{ j }} + upper + select(0u, lower, q + 1u < pairs);
         used{{ j }} = select(used{{ j }}, used, active{{ j }});
         {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
+        if (q == 0u) { e0_{{ j }} = upper; e1_{{ j }} = lower; } else { e2_{{ j }} = upper; e3_{{ j }} = lower; }
+        }
+    {%- endfor %}
     }
 {%- endmacro %}
 {%- else %}
@@ -146,7 +159,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
     {%- endfor %}
     pos = 2u * (pos + 32u);
 {%- endmacro %}
-{%- macro refill(j, q) %}
+{%- macro refill(j) %}
     {
         let need = state{{ j }} < 0x10000u;
         let ask = {{ ballot('need') }};
@@ -156,36 +169,46 @@ fn ballot(need: bool, lane: u32) -> u32 {
         state{{ j }} = select(state{{ j }}, state{{ j }} << 16u | fresh, need);
     }
 {%- endmacro %}
-{%- macro decode1(j, q) %}
+{#- Two symbols of each lane: entries e{{q}}_{{j}} and e{{q+1}}_{{j}}. All lanes take the first before any takes the second:
+    that is the order of the words. #}
+{%- macro decode2(q) %}
+    {%- for q in [q, q + 1] %}
+        {%- for j in lanes %}
     let e{{ q }}_{{ j }} = {{ look('state' ~ j ~ ' & 0xfffu') }};
     state{{ j }} = (e{{ q }}_{{ j }} & 0xfffu) * (state{{ j }} >> 12u) + ((e{{ q }}_{{ j }} >> 16u) & 0xfffu);
-    {{- refill(j, q) }}
+            {{- refill(j) }}
+        {%- endfor %}
+    {%- endfor %}
 {%- endmacro %}
-{%- macro decode2(j, q) %}
-    {{- decode1(j, q) }}
-    {{- decode1(j, q + 1) }}
-{%- endmacro %}
-{%- macro careful1(j, q) %}
-    var e{{ q }}_{{ j }} = 0u;
-    if ({{ q }}u < pairs) {
-        e{{ q }}_{{ j }} = {{ look('state' ~ j ~ ' & 0xfffu') }};
+{#- The symbols of a column in a band, where lanes may be idle and symbols missing or the last two: e0 to e3 of each lane. A
+    loop, because compilers take long over each place at which lanes wait for each other. #}
+{%- macro careful() %}
+    {{- no_entries() }}
+    for (var q = 0u; q < pairs; q++) {
+    {%- for j in lanes %}
+        {
+        var e = {{ look('state' ~ j ~ ' & 0xfffu') }};
         if (active{{ j }}) {
             if (left{{ j }} > 2u) {
-                state{{ j }} = (e{{ q }}_{{ j }} & 0xfffu) * (state{{ j }} >> 12u) + ((e{{ q }}_{{ j }} >> 16u) & 0xfffu);
+                state{{ j }} = (e & 0xfffu) * (state{{ j }} >> 12u) + ((e >> 16u) & 0xfffu);
             } else {
                 // the earlier of the last two is in the low byte; taken, it leaves its place to the other one
                 let symbol = state{{ j }} & 0xffu;
-                e{{ q }}_{{ j }} = (symbol >> 4u) << 28u | (symbol & 15u) << 12u;
+                e = (symbol >> 4u) << 28u | (symbol & 15u) << 12u;
                 state{{ j }} = (state{{ j }} >> 8u) | 0x80000000u;
             }
             left{{ j }} -= 1u;
         }
-        {{- refill(j, q) }}
+        {{- refill(j) }}
+        switch q {
+            case 0u: { e0_{{ j }} = e; }
+            case 1u: { e1_{{ j }} = e; }
+            case 2u: { e2_{{ j }} = e; }
+            default: { e3_{{ j }} = e; }
+        }
+        }
+    {%- endfor %}
     }
-{%- endmacro %}
-{%- macro careful2(j, q) %}
-    {{- careful1(j, q) }}
-    {{- careful1(j, q + 1) }}
 {%- endmacro %}
 
 /// Symbols that a lane codes: in a band of n rows, (n + 1) / 2 for each of its columns.

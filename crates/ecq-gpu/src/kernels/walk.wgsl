@@ -64,8 +64,8 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
             {{- column(j, false) }}
 {%- endfor %}
 {%- for q in pairs %}
+            {{- decode2(q) }}
     {%- for j in lanes %}
-            {{- decode2(j, q) }}
             {{- take(j, q, false) }}
     {%- endfor %}
 {%- endfor %}
@@ -84,9 +84,9 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
 {%- for j in lanes %}
             {{- column(j, true) }}
 {%- endfor %}
+            {{- careful() }}
 {%- for q in pairs %}
     {%- for j in lanes %}
-            {{- careful2(j, q) }}
             {{- take(j, q, true) }}
     {%- endfor %}
 {%- endfor %}

@@ -1,5 +1,5 @@
 {#- Sums over the invocations of a workgroup, in a fixed order: the first one has them. #}
-var<workgroup> parts: array<vec2<f32>, {{ 5 * groups_of }}>;
+var<workgroup> parts: array<vec2<f32>, {{ 5 * groups_of * summed }}>;
 {%- macro total(names) %}
     {%- if subgroups %}
         {%- for name in names %}

@@ -1,6 +1,7 @@
 //! A device for tests, and products on it.
 #![allow(dead_code)] // each test binary uses its part
 
+use ecq_gpu::variant::Lanes;
 use ecq_gpu::{Engine, Gpu, Matrix, Options, Packed};
 use wgpu::util::DeviceExt;
 use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
@@ -19,9 +20,14 @@ pub fn gpu() -> Option<Gpu> {
     }
 }
 
-/// An engine of its own for each test, so that drivers compile for several at once.
+/// An engine of its own for each test, so that drivers compile for several at once. `ECQ_SUBGROUP` says what size of
+/// subgroups it must have.
 pub fn engine() -> Option<Engine> {
-    engine_with(Options::default())
+    let engine = engine_with(Options::default())?;
+    if let Ok(size) = std::env::var("ECQ_SUBGROUP") {
+        assert_eq!(engine.lanes(), Lanes::Subgroups(size.parse().unwrap()), "ECQ_SUBGROUP");
+    }
+    Some(engine)
 }
 
 pub fn engine_with(options: Options) -> Option<Engine> {

@@ -1,0 +1,160 @@
+//! Kernels as naga translates them for Metal, run on the CPU with real tensors, against sums in f64.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../../ecq-cpu/tests/reference/case.rs"]
+mod case;
+#[path = "../../ecq-format/tests/common/mod.rs"]
+mod common;
+mod metal;
+mod reference;
+
+use case::{Case, vectors, with_model};
+use ecq_format::directory::{PairCode, Pairs, Scales};
+use ecq_format::encode::Profile;
+use ecq_format::reader::CodedTensor;
+use ecq_gpu::layout::{PADDING, Resident};
+use ecq_gpu::side;
+use ecq_gpu::tiles::Tiles;
+use ecq_gpu::variant::{Form, Input, Kernel, Lanes, Variant};
+use metal::Policy;
+
+/// A tensor as its buffers, made without a device.
+struct Host {
+    resident: Resident,
+    words: Vec<u32>,
+    first: Vec<u32>,
+    escapes: Vec<u32>,
+    streams: u32,
+}
+
+impl Host {
+    fn new(tensor: &CodedTensor<'_>) -> Self {
+        let tiles = Tiles::of(tensor).unwrap();
+        let (code, codes) = tiles.code();
+        let mut resident = side::resident(tensor, tiles.shape(), code, codes).unwrap();
+        let (mut words, mut first, mut escapes, mut streams) = (Vec::new(), Vec::new(), Vec::new(), 0);
+        for tile in (0..tiles.units()).flat_map(|unit| tiles.unit(unit).unwrap()) {
+            let at = words.len() as u32;
+            first.push(at);
+            first.extend(tile.starts.iter().map(|start| at + start));
+            streams += tile.starts.len() as u32;
+            words.extend(tile.words);
+            escapes.extend(tile.escapes);
+        }
+        words.resize(words.len() + PADDING as usize, 0);
+        let escapes = resident.escapes(&escapes);
+        Self { resident, words, first, escapes, streams }
+    }
+
+    /// `Params` of the shaders.
+    fn params(&self, plain: bool) -> Vec<u32> {
+        let Resident { shape, groups, map, row_bytes, step, offset, .. } = &self.resident;
+        let (rows, tile_rows) = (shape.rows as u32, shape.tile_rows as u32);
+        let integers =
+            [rows, shape.cols as u32, 0, rows, tile_rows, shape.strips() as u32, shape.strip as u32];
+        let more = [self.streams, *groups as u32, *map as u32, *row_bytes as u32];
+        let floats = [*step, self.resident.constant(plain), *offset].map(f32::to_bits);
+        [&integers[..], &more, &floats, &[0; 2]].concat()
+    }
+
+    /// Runs a kernel over so many workgroups; its buffer 5, which begins with words that are no number, comes back.
+    fn run(
+        &self,
+        kernel: Kernel,
+        lanes: Lanes,
+        groups: u32,
+        others: &[(u32, &[u32])],
+        out: usize,
+    ) -> Vec<u32> {
+        let plain = matches!(kernel, Kernel::Plain { .. });
+        let form = Form { constant: self.resident.constant(plain) != 0.0, ..self.resident.form };
+        let variant = Variant::new(kernel, form, lanes);
+        let params = self.params(plain);
+        let nothing = vec![u32::MAX; out];
+        let all = [
+            (0, &params[..]),
+            (1, &self.words),
+            (2, &self.first),
+            (3, &self.resident.codes),
+            (5, &nothing),
+            (6, &self.resident.side),
+            (7, &self.escapes),
+        ];
+        let bound: Vec<u32> = variant.bindings().iter().map(|b| b.number()).collect();
+        let given = all.iter().filter(|(i, _)| !others.iter().any(|(j, _)| i == j)).chain(others);
+        let mut buffers: Vec<(u32, Vec<u8>)> = given
+            .filter(|(i, _)| bound.contains(i))
+            .map(|(i, words)| (*i, bytemuck::cast_slice(words).to_vec()))
+            .collect();
+        let simd = match lanes {
+            Lanes::Subgroups(size) => size,
+            Lanes::Barriers => 32,
+        };
+        metal::run(&variant.source(), simd, [groups, 1, 1], &mut buffers, Policy::Trusted)
+            .unwrap_or_else(|e| panic!("{variant:?}: {e}"));
+        let made = buffers.iter().find(|(i, _)| *i == 5).unwrap();
+        bytemuck::pod_collect_to_vec(&made.1)
+    }
+
+    /// Products from coded weights, and from packed ones.
+    fn products(&self, x: &[f32], lanes: Lanes) -> [Vec<f32>; 2] {
+        let shape = &self.resident.shape;
+        let count = x.len() / shape.cols;
+        let (numbers, vectors, input) = (shape.rows * count, count as u32, Input::F32);
+        let x: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
+        let groups = self.streams.div_ceil(lanes.streams());
+        let sums = shape.strips() * numbers;
+        let mut fused = self.run(Kernel::Fused { vectors, input }, lanes, groups, &[(4, &x)], sums);
+        if shape.strips() > 1 {
+            let groups = numbers.div_ceil(64) as u32;
+            fused = self.run(Kernel::Finish, lanes, groups, &[(4, &fused)], numbers);
+        }
+        let words = shape.bands() * shape.cols * self.resident.form.value.packed_bits() as usize / 4;
+        let packed = self.run(Kernel::Decode, lanes, groups, &[], words);
+        let others: [(u32, &[u32]); 2] = [(1, &packed), (4, &x)];
+        let kernel = Kernel::Plain { vectors, input };
+        let plain = self.run(kernel, lanes, shape.bands() as u32, &others, numbers);
+        [fused, plain].map(|words| words.into_iter().map(f32::from_bits).collect())
+    }
+}
+
+fn check(case: &Case, pairs: Pairs, lanes: Lanes) {
+    let mut model = case.model();
+    model.pairs = Some((pairs, 24));
+    with_model(&model, |tensor| {
+        let weights = reference::Weights::new(tensor);
+        let host = Host::new(tensor);
+        let x = vectors(weights.cols, 2, case.seed);
+        let [fused, plain] = host.products(&x, lanes);
+        weights.compare(&x, &fused, &format!("{case:?} {pairs:?} {lanes:?}"));
+        weights.compare(&x, &plain, &format!("packed, {case:?} {pairs:?} {lanes:?}"));
+    });
+}
+
+const SCALED: Case = Case {
+    rows: 43,
+    cols: 75,
+    scales: Scales::RowColumn { row: true, column: true },
+    profile: Profile::Gpu,
+    escapes: 30,
+    ..Case::PLAIN
+};
+
+#[test]
+fn products_as_on_apple_machines() {
+    for code in [PairCode::Prefix, PairCode::Rans] {
+        for raw_bits in [0, 1, 4] {
+            let pairs = Pairs { code, band: 8, strip: 64 };
+            check(&Case { raw_bits, ..SCALED }, pairs, Lanes::Subgroups(32));
+        }
+    }
+}
+
+#[test]
+fn groups_and_other_lanes() {
+    let pairs = Pairs { code: PairCode::Prefix, band: 8, strip: 128 };
+    let grouped = Case { scales: Scales::Group { size: 32, min: true }, ..SCALED };
+    for lanes in [Lanes::Subgroups(8), Lanes::Subgroups(16), Lanes::Subgroups(32), Lanes::Barriers] {
+        check(&grouped, pairs, lanes);
+    }
+}
