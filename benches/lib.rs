@@ -16,6 +16,12 @@ pub fn gaussian(n: usize) -> Vec<f64> {
     (0..n).map(|_| gauss()).collect()
 }
 
+/// Seeded deviates of Student's t distribution with 5 degrees of freedom: tails as heavy as those of weights.
+pub fn student(n: usize) -> Vec<f32> {
+    let of = |g: &[f64]| (g[0] / (g[1..].iter().map(|v| v * v).sum::<f64>() / 5.0).sqrt()) as f32;
+    gaussian(6 * n).chunks_exact(6).map(of).collect()
+}
+
 /// Gaussian weights in groups of 32, quantized to absmax int4 (levels 1..=15), seeded.
 pub fn gaussian_nibbles(n: usize) -> Vec<u8> {
     let group = |g: &[f64]| {

@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ecq_benches::ggml::{Q4, Q8};
-use ecq_benches::tensor::{Gaussian, NAME, write};
+use ecq_benches::tensor::{NAME, Repeated, write};
 use ecq_cpu::{Matrix, Packed, Precision};
 use ecq_format::directory::Scales;
 use ecq_format::encode::Levels;
@@ -16,7 +16,7 @@ const SIZE: usize = 4096;
 fn products(c: &mut Criterion) {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("a.ecq");
-    let gaussian = Gaussian::new(SIZE, 1);
+    let gaussian = Repeated::gaussian(SIZE, 1);
     write(&path, SIZE, &gaussian, 0..=0, Scales::None, false).expect("room for a file");
     let reader = Reader::open(&path, Limits::default()).expect("a sound file");
     let Ok(Tensor::Coded(tensor)) = reader.tensor(NAME) else { panic!("a coded tensor") };

@@ -3,6 +3,7 @@
 mod codecs;
 mod conversion;
 mod floats;
+mod gpu;
 mod products;
 mod report;
 mod sizes;
@@ -25,6 +26,8 @@ struct Cli {
 enum What {
     /// Codecs, products and conversion on this CPU
     Cpu(Args),
+    /// Products from coded weights on a GPU, beside products with plain ones
+    Gpu(gpu::Args),
 }
 
 #[derive(clap::Args)]
@@ -63,8 +66,11 @@ enum Part {
 const STREAMING: usize = 1 << 24;
 
 fn main() -> std::process::ExitCode {
-    let What::Cpu(args) = Cli::parse().what;
-    match cpu(&args) {
+    let outcome = match Cli::parse().what {
+        What::Cpu(args) => cpu(&args),
+        What::Gpu(args) => gpu::run(&args),
+    };
+    match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("\nerror: {error:#}"); // the chain of causes, without a backtrace

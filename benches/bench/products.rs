@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ecq_benches::ggml::{Q4, Q8};
-use ecq_benches::tensor::{Gaussian, NAME, write};
+use ecq_benches::tensor::{NAME, Repeated, write};
 use ecq_cpu::{Matrix, Packed, Precision};
 use ecq_format::directory::{Codec, Scales};
 use ecq_format::encode::Levels;
@@ -50,7 +50,7 @@ pub fn products(report: &mut Report, rows: usize, cols: usize, time: Duration) -
 /// The same weights with their levels looked up in a codebook and without.
 fn codebooks(report: &mut Report, rows: usize, cols: usize, time: Duration) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
-    let levels = Gaussian::new(cols, 1);
+    let levels = Repeated::gaussian(cols, 1);
     let x: Vec<f32> = (0..8 * cols).map(|i| (i * 7919 % 1009) as f32 / 504.5 - 1.0).collect();
     let expected = expected(&levels, rows, cols, &x);
     for (scales, of_groups) in
@@ -94,7 +94,7 @@ fn coded(reader: &Reader) -> Result<Box<CodedTensor<'_>>> {
 fn one(report: &mut Report, rows: usize, cols: usize, time: Duration, kind: &Kind) -> Result<()> {
     let folder = tempfile::tempdir().context("cannot make a folder")?;
     let path = folder.path().join("a.ecq");
-    let levels = Gaussian::new(cols, kind.wider);
+    let levels = Repeated::gaussian(cols, kind.wider);
     let size = write(&path, rows, &levels, kind.raw_bits..=kind.raw_bits, kind.scales, false)?;
     let reader = Reader::open(&path, Limits::default())?;
     let tensor = coded(&reader)?;
@@ -181,7 +181,7 @@ fn checked(rows: usize) -> impl Iterator<Item = usize> {
 }
 
 /// (place in y, value) of some rows for 8 vectors.
-fn expected(levels: &Gaussian, rows: usize, cols: usize, x: &[f32]) -> Vec<(usize, f64)> {
+fn expected(levels: &Repeated, rows: usize, cols: usize, x: &[f32]) -> Vec<(usize, f64)> {
     let mut row = vec![0; cols];
     let mut all = Vec::new();
     for r in checked(rows) {

@@ -110,17 +110,7 @@ impl Report {
 
     /// Writes the record: a page for people with the command that made it.
     pub fn record(&self, folder: &Path, what: &str, command: &str) -> Result<()> {
-        let slug: String = self
-            .machine
-            .split(',')
-            .next()
-            .unwrap_or("")
-            .to_lowercase()
-            .chars()
-            .map(|c| if c.is_alphanumeric() { c } else { '-' })
-            .collect();
-        let slug: Vec<_> = slug.split('-').filter(|part| !part.is_empty()).collect();
-        let path = folder.join(format!("{what}-{}.md", slug.join("-")));
+        let path = folder.join(format!("{what}-{}.md", slug(self.machine.split(',').next().unwrap_or(""))));
         let page = format!(
             "# {what}\n\nMade by `{command}`. Medians, and the best round; a ratio compares rounds next to each other.\n\n```text\n{}```\n",
             self.text()
@@ -139,8 +129,15 @@ fn line(row: &Row) -> String {
     format!("  {:<46} {value:>18} {best:<14} {ratio}", row.name).trim_end().to_owned()
 }
 
+/// A name as a part of a file's name.
+pub fn slug(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let parts: Vec<_> = lower.split(|c: char| !c.is_alphanumeric()).filter(|part| !part.is_empty()).collect();
+    parts.join("-")
+}
+
 /// Three significant digits or so.
-fn digits(v: f64) -> String {
+pub fn digits(v: f64) -> String {
     match v.abs() {
         a if a >= 100.0 => format!("{v:.0}"),
         a if a >= 10.0 => format!("{v:.1}"),

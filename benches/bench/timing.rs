@@ -43,7 +43,8 @@ impl Rate {
     }
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }

@@ -36,7 +36,7 @@ enum Command {
     Synthetic(synthetic::Args),
     /// Run everything that CI runs, and stop at the first failure
     Test(test::Args),
-    /// Measure codecs, products and conversion with their rivals (see `cargo xtask bench cpu --help`)
+    /// Measure codecs, products and conversion with their rivals (see `cargo xtask bench --help`)
     #[command(disable_help_flag = true)]
     Bench {
         /// What to measure, and how
@@ -58,8 +58,10 @@ enum Command {
 
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
 fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
-    // the converter is measured as a process of its own
-    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
+    if arguments.first().is_none_or(|what| what != "gpu") {
+        // the converter is measured as a process of its own
+        shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
+    }
     let run = ["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"];
     shell::run(shell::cargo().args(run).args(arguments))
 }

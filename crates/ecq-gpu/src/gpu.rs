@@ -7,9 +7,10 @@ use wgpu::{
 
 use crate::error::{Error, Result};
 
-/// Features that kernels use where the adapter has them.
+/// Features that kernels and their benchmark use where the adapter has them.
 pub fn useful_features() -> Features {
-    Features::SUBGROUP | Features::SHADER_F16 | Features::TIMESTAMP_QUERY
+    let timestamps = Features::TIMESTAMP_QUERY | Features::TIMESTAMP_QUERY_INSIDE_ENCODERS;
+    Features::SUBGROUP | Features::SHADER_F16 | timestamps
 }
 
 /// An adapter with its device and queue.
