@@ -115,7 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
         table.note(&format!("This adapter is software on the CPU: its figures say nothing of a GPU{shapes}"));
     }
     table.note(&format!(
-        "Copies of a matrix take turns, {} MiB of them or more, in {} MiB of memory for all",
+        "Copies of a matrix take turns: {} MiB of them or more, where {} MiB of memory for all allow it",
         4 * cache,
         args.memory
     ));
@@ -127,36 +127,63 @@ pub fn run(args: &Args) -> Result<()> {
     let block = ecq_benches::student(BLOCK);
     // with one scale for all, far weights would leave hardly any level but 0
     let near: Vec<f32> = block.iter().map(|w| w.clamp(-3.0, 3.0)).collect();
-    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let setup = Setup { engine: &engine, clock: &clock, room, time, target, vectors: &args.vectors };
     for shape in args.shapes(software) {
-        // of the prefix code; the plain kernel does not see the code
-        let [nibbles_file, _] = files(folder.path(), shape, Kind::NIBBLES, &near)?;
-        let nibbles_tensor = coded(&nibbles_file)?;
-        let nibbles = Nibbles::new(&engine, &clock, &nibbles_tensor, room)?;
+        setup.measure(&mut table, shape, &args.rates()?, [&block, &near])?;
+    }
+    finish(args, &table)
+}
+
+/// What races of all shapes have in common.
+struct Setup<'a> {
+    engine: &'a Engine,
+    clock: &'a Clock<'a>,
+    room: Room,
+    /// Of a race.
+    time: Duration,
+    /// Seconds of a round of one way.
+    target: f64,
+    vectors: &'a [usize],
+}
+
+impl Setup<'_> {
+    /// Races of one shape. `blocks` are the weights, and those of plain nibbles.
+    fn measure(
+        &self,
+        table: &mut Table,
+        shape: Shape,
+        kinds: &[Kind],
+        [block, near]: [&[f32]; 2],
+    ) -> Result<()> {
+        let (engine, clock) = (self.engine, self.clock);
+        let folder = tempfile::tempdir().context("cannot make a folder")?;
+        // the plain kernel does not see the code
+        let [file, _] = files(folder.path(), shape, Kind::NIBBLES, near)?;
+        let plain = coded(&file)?;
+        let nibbles = Nibbles::new(engine, clock, &plain, self.room)?;
         let mut single = match shape.weights() {
-            0..=flat::MOST => Some(flat(&engine, &clock, &nibbles_tensor)?),
+            0..=flat::MOST => Some(flat(engine, clock, &plain)?),
             _ => None,
         };
-        for kind in args.rates()? {
-            let own = tempfile::tempdir().context("cannot make a folder")?;
-            let readers = files(own.path(), shape, kind, &block)?;
+        for &kind in kinds {
+            let folder = tempfile::tempdir().context("cannot make a folder")?;
+            let readers = files(folder.path(), shape, kind, block)?;
             let tensors = [coded(&readers[0])?, coded(&readers[1])?];
-            let Some(contest) = Contest::new(&engine, &clock, &nibbles, &tensors, &args.vectors, room)?
-            else {
-                table
-                    .note(&format!("{shape}, {kind}: left out, it needs more than --memory {}", args.memory));
+            let contest = Contest::new(engine, clock, &nibbles, &tensors, self.vectors, self.room)?;
+            let Some(contest) = contest else {
+                table.note(&format!("{shape}, {kind}: left out, for it needs more than --memory"));
                 continue;
             };
             let error = contest
-                .check(&tensors[0], &nibbles_tensor)
+                .check(&tensors[0], &plain)
                 .with_context(|| format!("{shape}, {kind}: no times, for an answer is wrong"))?;
-            let runners = contest.race(time, target)?;
+            let runners = contest.race(self.time, self.target)?;
             let bits = [bits(&readers[0])?, bits(&readers[1])?];
             let section = Section { shape, kind, bits, error, flat: single.take() };
             table.add(section, &contest, &runners)?;
         }
+        Ok(())
     }
-    finish(args, &table)
 }
 
 fn finish(args: &Args, table: &Table) -> Result<()> {
