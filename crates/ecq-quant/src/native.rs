@@ -120,12 +120,15 @@ fn loop_to_rate<'a>(
         let made = build(scheme, weights, native, steps)?;
         let enough = tried.len() >= trials;
         let excess = if enough { 0.0 } else { made.coded_bits(profile)? / n - bits };
-        let stuck = tried.iter().any(|t| t.1 == excess);
-        if excess.abs() < MET || tried.iter().any(|t| t.0 == step) {
+        let (again, stuck) = (tried.iter().any(|t| t.0 == step), tried.iter().any(|t| t.1 == excess));
+        if excess.abs() < MET || (again && step == best_step(&tried)) {
             return Ok(made);
         }
-        tried.push((step, excess));
-        let next = if stuck || tried.len() >= trials {
+        if !again {
+            tried.push((step, excess));
+        }
+        // where a code gives way to another, trials can go round in a circle, above the rate and below it
+        let next = if again || stuck || tried.len() >= trials {
             best_step(&tried)
         } else {
             step * excess.clamp(-1.0, 1.0).exp2() as f32 // about a bit an octave
