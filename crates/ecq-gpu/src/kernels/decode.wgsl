@@ -10,12 +10,7 @@
 {%- macro begin() %}{% endmacro %}
 {%- macro end() %}{% endmacro %}
 {%- macro column(j, careful) %}
-    {%- if careful %}
-    let active{{ j }} = col + {{ j * s }}u < end;
-    let c{{ j }} = min(col + {{ j * s }}u, end - 1u);
-    {%- else %}
-    let c{{ j }} = col + {{ j * s }}u;
-    {%- endif %}
+    {{- place(j, careful) }}
     {%- for i in range(bits // 4) %}
     var packed{{ i }}_{{ j }} = 0u;
     {%- endfor %}

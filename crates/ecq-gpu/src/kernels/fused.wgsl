@@ -2,12 +2,7 @@
     and weights are nowhere but in registers.
 #}
 {%- macro column(j, careful) %}
-    {%- if careful %}
-    let active{{ j }} = col + {{ j * s }}u < end;
-    let c{{ j }} = min(col + {{ j * s }}u, end - 1u);
-    {%- else %}
-    let c{{ j }} = col + {{ j * s }}u;
-    {%- endif %}
+    {{- place(j, careful) }}
     {%- if scales %}
     let group{{ j }} = row * p.groups + {% if mapped %}side[p.map + c{{ j }}]{% else %}c{{ j }} / {{ size }}u{% endif %};
     {%- endif %}

@@ -219,6 +219,15 @@ fn symbols_of(lane: u32, width: u32, tile_row: u32, tile_end: u32) -> u32 {
 }
 {%- endif %}
 
+{#- The column of lane j; of an idle lane the last one, which is there. #}
+{%- macro place(j, careful) %}
+    {%- if careful %}
+    let active{{ j }} = col + {{ j * s }}u < end;
+    let c{{ j }} = min(col + {{ j * s }}u, end - 1u);
+    {%- else %}
+    let c{{ j }} = col + {{ j * s }}u;
+    {%- endif %}
+{%- endmacro %}
 {#- Sums over the lanes of a stream, in a fixed order, in place of each lane's part. #}
 {%- macro total(names) %}
 {%- if subgroups %}

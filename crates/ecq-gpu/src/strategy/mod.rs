@@ -25,8 +25,8 @@ pub enum Strategy {
     Cached,
     /// In two rooms of the largest matrix's size: while one is used, the next one is decoded into the other.
     ///
-    /// GPUs do both at once where the driver knows that they have nothing to do with each other, as Metal's does. On Vulkan
-    /// wgpu puts a barrier before whatever writes a buffer, and one comes after the other.
+    /// A GPU can do both at once only where nothing orders them. wgpu puts a barrier before whatever writes a buffer, so on
+    /// Vulkan one probably comes after the other; no overlap has been measured yet, on any GPU.
     Prefetch,
     /// As many as fit into so many bytes, packed; the least recently used ones go first, and a matrix that is larger is not
     /// kept. For products in ever the same order with less room than for all of them none would be kept long enough:
