@@ -61,7 +61,7 @@ pub fn run() -> Result<Outcome> {
     products()
 }
 
-/// ecq-cpu's products. Takes the emulator about a minute.
+/// ecq-cpu's products. How threads share a product out does not depend on instructions, and takes the emulator a minute.
 fn products() -> Result<Outcome> {
     if !shell::has_target(TARGET) {
         let advice =
@@ -79,6 +79,9 @@ fn products() -> Result<Outcome> {
         "floats",
         "--target",
         TARGET,
+        "--",
+        "--skip",
+        "threads_do_not_change_a_bit",
     ]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", format!("{EMULATOR} -L {LIBRARIES}"));

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::engine::read;
 use ecq_gpu::wgpu::{Buffer, BufferUsages, CommandEncoder};
-use ecq_gpu::{Engine, Matrix, Packed, upload};
+use ecq_gpu::{Clock, Engine, Matrix, Packed, upload};
 
-use super::clock::{Clock, repetitions};
+use super::copies::repetitions;
 use super::tensors::exact;
 use crate::timing::median;
 
@@ -76,7 +76,7 @@ pub struct Nibbles {
 
 impl Nibbles {
     /// Decodes copies of a tensor.
-    pub fn new(engine: &Engine, clock: &Clock<'_>, tensor: &CodedTensor<'_>, room: Room) -> Result<Self> {
+    pub fn new(engine: &Engine, clock: &Clock, tensor: &CodedTensor<'_>, room: Room) -> Result<Self> {
         let matrix = Matrix::new(engine, "nibbles", tensor)?;
         let packed = packed(engine, clock, &matrix, room)?;
         ensure!(packed[0].bits() == 4, "plain weights have {} bits, not 4", packed[0].bits());
@@ -85,19 +85,19 @@ impl Nibbles {
 }
 
 /// Copies of the weights of a matrix.
-fn packed(engine: &Engine, clock: &Clock<'_>, matrix: &Matrix, room: Room) -> Result<Vec<Packed>> {
+fn packed(engine: &Engine, clock: &Clock, matrix: &Matrix, room: Room) -> Result<Vec<Packed>> {
     let first = Packed::new(engine, matrix)?;
     let more = room.copies(first.bytes()) - 1;
     let rest = (0..more).map(|_| Packed::new(engine, matrix));
     let all = std::iter::once(Ok(first)).chain(rest).collect::<ecq_gpu::Result<Vec<_>>>()?;
-    clock.time(|encoder| Ok(all.iter().try_for_each(|packed| packed.decode(engine, encoder, matrix))?))?;
+    clock.time(|encoder| all.iter().try_for_each(|packed| packed.decode(engine, encoder, matrix)))?;
     Ok(all)
 }
 
 /// Everything that a race needs in GPU memory.
 pub struct Contest<'a> {
     engine: &'a Engine,
-    clock: &'a Clock<'a>,
+    clock: &'a Clock,
     nibbles: &'a Nibbles,
     /// In the prefix code, in rANS.
     coded: [Vec<Matrix>; 2],
@@ -112,7 +112,7 @@ impl<'a> Contest<'a> {
     /// Uploads copies of a tensor in both codes, to multiply with so many vectors at once. `None` if one copy of each thing does not fit the memory.
     pub fn new(
         engine: &'a Engine,
-        clock: &'a Clock<'a>,
+        clock: &'a Clock,
         nibbles: &'a Nibbles,
         tensors: &[Box<CodedTensor<'_>>; 2],
         counts: &[usize],

@@ -7,9 +7,8 @@ use ecq_format::reader::CodedTensor;
 use ecq_gpu::engine::read;
 use ecq_gpu::shader::{Binding, pipeline};
 use ecq_gpu::wgpu::{BindGroupDescriptor, BindGroupEntry, Buffer, BufferUsages};
-use ecq_gpu::{Engine, upload};
+use ecq_gpu::{Clock, Engine, upload};
 
-use super::clock::Clock;
 use super::contest::TOLERANCE;
 use super::tensors::exact;
 use crate::timing::median;
@@ -41,7 +40,7 @@ pub struct Flat {
 }
 
 /// Times a product with nibbles of one scale, after its answer was checked.
-pub fn flat(engine: &Engine, clock: &Clock<'_>, tensor: &CodedTensor<'_>) -> Result<Flat> {
+pub fn flat(engine: &Engine, clock: &Clock, tensor: &CodedTensor<'_>) -> Result<Flat> {
     let coded = tensor.coded();
     let (rows, cols, values) = (coded.rows as usize, coded.cols as usize, &coded.values);
     ensure!(
@@ -86,7 +85,7 @@ pub fn flat(engine: &Engine, clock: &Clock<'_>, tensor: &CodedTensor<'_>) -> Res
 /// What runs the kernel and says how long it took.
 fn dispatch<'a>(
     engine: &Engine,
-    clock: &'a Clock<'_>,
+    clock: &'a Clock,
     buffers: [&Buffer; 5],
     rows: usize,
 ) -> Result<impl Fn() -> Result<f64> + 'a> {

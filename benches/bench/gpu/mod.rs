@@ -1,7 +1,7 @@
 //! `cargo xtask bench gpu`: products from coded weights on a GPU, beside products with plain ones.
 
-mod clock;
 mod contest;
+mod copies;
 mod flat;
 mod table;
 mod tensors;
@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use ecq_gpu::wgpu::DeviceType;
-use ecq_gpu::{Engine, Gpu, Options};
+use ecq_gpu::{Clock, Engine, Gpu, Options};
 
-use clock::{Clock, copy_bandwidth};
 use contest::{Contest, Nibbles, Room};
+use copies::copy_bandwidth;
 use flat::flat;
 use table::{Section, Table};
 use tensors::{BLOCK, Kind, Shape, bits, coded, files};
@@ -122,7 +122,7 @@ pub fn run(args: &Args) -> Result<()> {
     // four buffers in half the memory
     let most = if software { 64 << 20 } else { 256 << 20 };
     let size = most.min(room.memory / 8).min(engine.limits().max_storage_buffer_binding_size) & !0xfff;
-    table.copies(copy_bandwidth(&clock, size, target)?, size);
+    table.copies(copy_bandwidth(&engine, &clock, size, target)?, size);
 
     let block = ecq_benches::student(BLOCK);
     // with one scale for all, far weights would leave hardly any level but 0
@@ -137,7 +137,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// What races of all shapes have in common.
 struct Setup<'a> {
     engine: &'a Engine,
-    clock: &'a Clock<'a>,
+    clock: &'a Clock,
     room: Room,
     /// Of a race.
     time: Duration,

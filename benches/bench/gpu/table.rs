@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use ecq_gpu::variant::Lanes;
 use ecq_gpu::wgpu::Features;
-use ecq_gpu::{Engine, Gpu};
+use ecq_gpu::{Clock, Engine, Gpu};
 use serde::Serialize;
 
-use super::clock::Clock;
 use super::contest::{Contest, Runner, Way};
 use super::flat::Flat;
 use super::tensors::{Kind, Shape};
@@ -85,7 +84,7 @@ pub struct Table {
 
 impl Table {
     /// Without lines.
-    pub fn new(gpu: &Gpu, engine: &Engine, clock: &Clock<'_>) -> Self {
+    pub fn new(gpu: &Gpu, engine: &Engine, clock: &Clock) -> Self {
         let Report { machine, commit, date, .. } = Report::new();
         let machine = format!("{} {}, {machine}", std::env::consts::OS, std::env::consts::ARCH);
         let (info, limits) = (gpu.adapter.get_info(), engine.limits());
@@ -106,7 +105,7 @@ impl Table {
                 limits.max_compute_workgroup_storage_size,
                 limits.max_compute_invocations_per_workgroup
             ),
-            format!("times: {}", clock.kind()),
+            format!("times: {}", kind(clock)),
         ];
         let adapter = info.name;
         let (copy_bandwidth, notes, parts) = (0.0, Vec::new(), Vec::new());
@@ -239,5 +238,13 @@ fn duration(seconds: f64) -> String {
         s if s < 1e-3 => format!("{} us", digits(s * 1e6)),
         s if s < 1.0 => format!("{} ms", digits(s * 1e3)),
         s => format!("{} s", digits(s)),
+    }
+}
+
+/// What the times are.
+fn kind(clock: &Clock) -> &'static str {
+    match clock.has_timestamps() {
+        true => "timestamps of the device before and after all repetitions",
+        false => "wall time of a submission with all repetitions (no usable timestamps)",
     }
 }

@@ -33,6 +33,7 @@
 //! device. How kernels work, what they cost and what that predicts for real chips: `docs/gpu.md` of the project.
 #![deny(unsafe_code)] // but for shaders without bounds checks in `shader.rs`
 
+pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod gpu;
@@ -47,6 +48,7 @@ pub mod tiles;
 pub mod upload;
 pub mod variant;
 
+pub use clock::Clock;
 pub use engine::{Engine, Options};
 pub use error::{Error, Result};
 pub use gpu::Gpu;

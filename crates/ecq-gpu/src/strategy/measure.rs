@@ -1,10 +1,9 @@
 //! How long products take on the device, from coded weights and from packed ones.
 
-use std::time::{Duration, Instant};
-
 use wgpu::{BufferUsages, CommandEncoder};
 
 use super::choice::Measured;
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::layout::Shape;
@@ -14,14 +13,15 @@ use crate::variant::Form;
 
 /// Times that are measured, of which the median counts.
 const RUNS: usize = 5;
-/// What a submission must take at least, that its own cost does not matter.
-const LEAST: Duration = Duration::from_millis(2);
+/// Seconds that a submission must take at least, that its own cost does not matter.
+const LEAST: f64 = 2e-3;
 /// Most products in a submission.
 const MOST: u32 = 64;
 
 /// Measures matrices, those of the same shape and form but once. What finds no memory to be packed gains nothing by it.
 /// Errors: [`Error::Lost`], [`Error::Shader`], [`Error::OutOfMemory`] for vectors.
 pub fn all<'a>(engine: &Engine, matrices: impl Iterator<Item = &'a Matrix>) -> Result<Vec<Measured>> {
+    let clock = Clock::new(engine)?;
     let mut known: Vec<(Shape, Form, Measured)> = Vec::new();
     let mut all = Vec::new();
     for matrix in matrices {
@@ -30,7 +30,7 @@ pub fn all<'a>(engine: &Engine, matrices: impl Iterator<Item = &'a Matrix>) -> R
         let measured = match found {
             Some((_, _, measured)) => *measured,
             None => {
-                let measured = one(engine, matrix, bytes)?;
+                let measured = one(engine, &clock, matrix, bytes)?;
                 known.push((shape, form, measured));
                 measured
             }
@@ -40,7 +40,7 @@ pub fn all<'a>(engine: &Engine, matrices: impl Iterator<Item = &'a Matrix>) -> R
     Ok(all)
 }
 
-fn one(engine: &Engine, matrix: &Matrix, bytes: u64) -> Result<Measured> {
+fn one(engine: &Engine, clock: &Clock, matrix: &Matrix, bytes: u64) -> Result<Measured> {
     let never = Measured { fused: 0.0, plain: 0.0, bytes };
     let packed = match Packed::new(engine, matrix) {
         Err(Error::OutOfMemory { .. }) => return Ok(never),
@@ -51,30 +51,20 @@ fn one(engine: &Engine, matrix: &Matrix, bytes: u64) -> Result<Measured> {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     packed.decode(engine, &mut encoder, matrix)?;
     engine.queue().submit([encoder.finish()]);
-    let fused = time(engine, |encoder| matrix.record(engine, encoder, x.slice(..), y.slice(..)))?;
-    let plain = time(engine, |encoder| packed.record(engine, encoder, matrix, x.slice(..), y.slice(..)))?;
+    let fused = time(clock, |encoder| matrix.record(engine, encoder, x.slice(..), y.slice(..)))?;
+    let plain = time(clock, |encoder| packed.record(engine, encoder, matrix, x.slice(..), y.slice(..)))?;
     Ok(Measured { fused, plain, bytes })
 }
 
-/// Seconds of what is recorded, by the clock of the CPU: a timestamp of a GPU is no feature of all of them, and several
-/// products in a submission make its own cost small. The first submissions warm up, and find how many these are.
-fn time(engine: &Engine, record: impl Fn(&mut CommandEncoder) -> Result<()>) -> Result<f64> {
-    let run = |count: u32| -> Result<Duration> {
-        let mut encoder = engine.device().create_command_encoder(&Default::default());
-        (0..count).try_for_each(|_| record(&mut encoder))?;
-        let commands = encoder.finish();
-        engine.wait()?;
-        let start = Instant::now();
-        engine.queue().submit([commands]);
-        engine.wait()?;
-        Ok(start.elapsed())
-    };
+/// Seconds of what is recorded. The first submissions warm up, and find how many times it is recorded in one.
+fn time(clock: &Clock, record: impl Fn(&mut CommandEncoder) -> Result<()>) -> Result<f64> {
+    let run = |count: u32| clock.time(|encoder| (0..count).try_for_each(|_| record(encoder)));
     run(1)?;
     let mut count = 1;
     while count < MOST && run(count)? < LEAST {
         count *= 2;
     }
     let mut times = (0..RUNS).map(|_| run(count)).collect::<Result<Vec<_>>>()?;
-    times.sort();
-    Ok(times[RUNS / 2].as_secs_f64() / f64::from(count))
+    times.sort_by(f64::total_cmp);
+    Ok(times[RUNS / 2] / f64::from(count))
 }
