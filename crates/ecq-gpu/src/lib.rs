@@ -37,8 +37,10 @@ pub mod clock;
 pub mod engine;
 pub mod error;
 pub mod gpu;
+pub mod host;
 pub mod layout;
 pub mod matrix;
+pub mod params;
 pub mod plan;
 #[allow(unsafe_code)]
 pub mod shader;

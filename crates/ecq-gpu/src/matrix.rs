@@ -1,40 +1,26 @@
 //! A coded tensor in GPU memory, and products with it.
 
-use bytemuck::{Pod, Zeroable};
 use ecq_format::reader::CodedTensor;
 use wgpu::{BindingResource, Buffer, BufferBinding, BufferSlice, BufferUsages, CommandEncoder};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::host::{Host, Streams};
 use crate::layout::{Resident, Shape};
+use crate::params::Params;
 use crate::plan::{self, Part};
-use crate::side;
-use crate::tiles::Tiles;
-use crate::upload::{Shard, Uploaded, buffer, upload, words};
+use crate::upload::{Sender, buffer, words};
 use crate::variant::{Form, Input, Kernel, Value, Variant};
 
 /// Most vectors that a kernel multiplies at once; more are taken in turns.
 pub const MOST_VECTORS: u32 = 16;
 
-/// `Params` of the shaders.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Pod, Zeroable)]
-struct Params {
-    rows: u32,
-    cols: u32,
-    first_row: u32,
-    end_row: u32,
-    tile_rows: u32,
-    strips: u32,
-    strip: u32,
-    streams: u32,
-    groups: u32,
-    map: u32,
-    row_bytes: u32,
-    step: f32,
-    constant: f32,
-    offset: f32,
-    filling: [u32; 2],
+/// Streams of a part of a tensor.
+struct Shard {
+    /// Raw bits and streams.
+    words: Buffer,
+    /// Where they begin.
+    first: Buffer,
 }
 
 /// A coded tensor in GPU memory.
@@ -66,17 +52,22 @@ impl Matrix {
     /// Tensors that were coded for CPUs, in other bands than of eight rows, or with a predictor are coded anew on the way.
     /// Errors: [`Error::Tensor`] if it is corrupt, [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn new(engine: &Engine, name: &str, tensor: &CodedTensor<'_>) -> Result<Self> {
-        let tiles = Tiles::of(tensor)?;
-        let (code, codes) = tiles.code();
-        let mut resident = side::resident(tensor, tiles.shape(), code, codes)?;
-        let uploaded = upload(engine, &tiles, &resident.form, name)?;
-        let escapes = resident.escapes(&uploaded.escapes);
+        let host = Host::gather(name, tensor, engine.planned(), |part| Sender::new(engine, name, part))?;
+        let uniform = |params: &Params| -> Result<Buffer> {
+            let made = buffer(engine, name, size_of::<Params>() as u64, BufferUsages::UNIFORM)?;
+            engine.queue().write_buffer(&made, 0, bytemuck::bytes_of(params));
+            Ok(made)
+        };
+        let [params, plain] =
+            [false, true].map(|plain| host.params(plain).iter().map(uniform).collect::<Result<Vec<_>>>());
+        let Host { resident, parts, streams, escapes } = host;
         let codes = words(engine, name, &resident.codes)?;
         let optional = |data: &[u32]| (!data.is_empty()).then(|| words(engine, name, data)).transpose();
         let (side, escapes) = (optional(&resident.side)?, optional(&escapes)?);
-        let Uploaded { parts, shards, .. } = uploaded;
-        let [params, plain] =
-            [false, true].map(|plain| params(engine, name, &resident, &parts, resident.constant(plain)));
+        let shard = |Streams { words: sent, first }: Streams<Sender<'_>>| -> Result<Shard> {
+            Ok(Shard { words: sent.finish(), first: words(engine, name, &first)? })
+        };
+        let shards = streams.into_iter().map(shard).collect::<Result<_>>()?;
         let (params, plain, name) = (params?, plain?, name.into());
         Ok(Self { name, resident, parts, shards, params, plain, codes, side, escapes })
     }
@@ -345,41 +336,6 @@ impl Packed {
         }
         Ok(())
     }
-}
-
-/// Parameters for each part.
-fn params(
-    engine: &Engine,
-    name: &str,
-    resident: &Resident,
-    parts: &[Part],
-    constant: f32,
-) -> Result<Vec<Buffer>> {
-    let shape = resident.shape;
-    let of = |part: &Part| Params {
-        rows: shape.rows as u32,
-        cols: shape.cols as u32,
-        first_row: part.rows.start as u32,
-        end_row: part.rows.end as u32,
-        tile_rows: shape.tile_rows as u32,
-        strips: shape.strips() as u32,
-        strip: shape.strip as u32,
-        streams: part.streams,
-        groups: resident.groups as u32,
-        map: resident.map as u32,
-        row_bytes: resident.row_bytes as u32,
-        step: resident.step,
-        constant,
-        offset: resident.offset,
-        filling: [0; 2],
-    };
-    let make = |part| {
-        let params = of(part);
-        let made = buffer(engine, name, size_of::<Params>() as u64, BufferUsages::UNIFORM)?;
-        engine.queue().write_buffer(&made, 0, bytemuck::bytes_of(&params));
-        Ok(made)
-    };
-    parts.iter().map(make).collect()
 }
 
 fn whole(buffer: &Buffer) -> BindingResource<'_> {

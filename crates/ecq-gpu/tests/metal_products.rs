@@ -12,49 +12,20 @@ use case::{Case, vectors, with_model};
 use ecq_format::directory::{PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::reader::CodedTensor;
-use ecq_gpu::layout::{PADDING, Resident};
-use ecq_gpu::side;
-use ecq_gpu::tiles::Tiles;
+use ecq_gpu::host::Host;
+use ecq_gpu::layout::Resident;
+use ecq_gpu::plan::Limits;
 use ecq_gpu::variant::{Form, Input, Kernel, Lanes, Variant};
 use metal::Policy;
 
-/// A tensor as its buffers, made without a device.
-struct Host {
-    resident: Resident,
-    words: Vec<u32>,
-    first: Vec<u32>,
-    escapes: Vec<u32>,
-    streams: u32,
-}
+/// A tensor as its buffers, made without a device: one part.
+struct Buffers(Host<Vec<u32>>);
 
-impl Host {
+impl Buffers {
     fn new(tensor: &CodedTensor<'_>) -> Self {
-        let tiles = Tiles::of(tensor).unwrap();
-        let (code, codes) = tiles.code();
-        let mut resident = side::resident(tensor, tiles.shape(), code, codes).unwrap();
-        let (mut words, mut first, mut escapes, mut streams) = (Vec::new(), Vec::new(), Vec::new(), 0);
-        for tile in (0..tiles.units()).flat_map(|unit| tiles.unit(unit).unwrap()) {
-            let at = words.len() as u32;
-            first.push(at);
-            first.extend(tile.starts.iter().map(|start| at + start));
-            streams += tile.starts.len() as u32;
-            words.extend(tile.words);
-            escapes.extend(tile.escapes);
-        }
-        words.resize(words.len() + PADDING as usize, 0);
-        let escapes = resident.escapes(&escapes);
-        Self { resident, words, first, escapes, streams }
-    }
-
-    /// `Params` of the shaders.
-    fn params(&self, plain: bool) -> Vec<u32> {
-        let Resident { shape, groups, map, row_bytes, step, offset, .. } = &self.resident;
-        let (rows, tile_rows) = (shape.rows as u32, shape.tile_rows as u32);
-        let integers =
-            [rows, shape.cols as u32, 0, rows, tile_rows, shape.strips() as u32, shape.strip as u32];
-        let more = [self.streams, *groups as u32, *map as u32, *row_bytes as u32];
-        let floats = [*step, self.resident.constant(plain), *offset].map(f32::to_bits);
-        [&integers[..], &more, &floats, &[0; 2]].concat()
+        let host = Host::new("w", tensor, &Limits::LAVAPIPE).unwrap();
+        assert_eq!(host.parts.len(), 1);
+        Self(host)
     }
 
     /// Runs a kernel over so many workgroups; its buffer 5, which begins with words that are no number, comes back.
@@ -67,18 +38,19 @@ impl Host {
         out: usize,
     ) -> Vec<u32> {
         let plain = matches!(kernel, Kernel::Plain { .. });
-        let form = Form { constant: self.resident.constant(plain) != 0.0, ..self.resident.form };
+        let Host { resident, streams, escapes, .. } = &self.0;
+        let form = Form { constant: resident.constant(plain) != 0.0, ..resident.form };
         let variant = Variant::new(kernel, form, lanes);
-        let params = self.params(plain);
+        let params = self.0.params(plain);
         let nothing = vec![u32::MAX; out];
         let all = [
-            (0, &params[..]),
-            (1, &self.words),
-            (2, &self.first),
-            (3, &self.resident.codes),
+            (0, bytemuck::cast_slice(&params)),
+            (1, &streams[0].words[..]),
+            (2, &streams[0].first),
+            (3, &resident.codes),
             (5, &nothing),
-            (6, &self.resident.side),
-            (7, &self.escapes),
+            (6, &resident.side),
+            (7, escapes),
         ];
         let bound: Vec<u32> = variant.bindings().iter().map(|b| b.number()).collect();
         let given = all.iter().filter(|(i, _)| !others.iter().any(|(j, _)| i == j)).chain(others);
@@ -98,18 +70,18 @@ impl Host {
 
     /// Products from coded weights, and from packed ones.
     fn products(&self, x: &[f32], lanes: Lanes) -> [Vec<f32>; 2] {
-        let shape = &self.resident.shape;
+        let Resident { shape, form, .. } = &self.0.resident;
         let count = x.len() / shape.cols;
         let (numbers, vectors, input) = (shape.rows * count, count as u32, Input::F32);
         let x: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
-        let groups = self.streams.div_ceil(lanes.streams());
+        let groups = self.0.parts[0].streams.div_ceil(lanes.streams());
         let sums = shape.strips() * numbers;
         let mut fused = self.run(Kernel::Fused { vectors, input }, lanes, groups, &[(4, &x)], sums);
         if shape.strips() > 1 {
             let groups = numbers.div_ceil(64) as u32;
             fused = self.run(Kernel::Finish, lanes, groups, &[(4, &fused)], numbers);
         }
-        let words = shape.bands() * shape.cols * self.resident.form.value.packed_bits() as usize / 4;
+        let words = shape.bands() * shape.cols * form.value.packed_bits() as usize / 4;
         let packed = self.run(Kernel::Decode, lanes, groups, &[], words);
         let others: [(u32, &[u32]); 2] = [(1, &packed), (4, &x)];
         let kernel = Kernel::Plain { vectors, input };
@@ -123,7 +95,7 @@ fn check(case: &Case, pairs: Pairs, lanes: Lanes) {
     model.pairs = Some((pairs, 24));
     with_model(&model, |tensor| {
         let weights = reference::Weights::new(tensor);
-        let host = Host::new(tensor);
+        let host = Buffers::new(tensor);
         let x = vectors(weights.cols, 2, case.seed);
         let [fused, plain] = host.products(&x, lanes);
         weights.compare(&x, &fused, &format!("{case:?} {pairs:?} {lanes:?}"));
