@@ -14,7 +14,7 @@ const SWIFTSHADER: &str = "/usr/lib/chromium/vk_swiftshader_icd.json";
 /// Mesa's vectors in bits, and the subgroups that they make.
 const WIDTHS: [(&str, u32); 3] = [("128", 4), ("256", 8), ("512", 16)];
 /// Tests of kernels with subgroups. What needs none, and how products are recorded, is tested once, with all others.
-const TESTS: [&str; 2] = ["products", "floats"];
+const TESTS: [&str; 3] = ["products", "floats", "kernels_and_twins"];
 
 /// Runs them.
 pub fn run() -> Result<Outcome> {

@@ -1,4 +1,4 @@
-//! How a tensor lies in GPU memory, as plain words: what kernels read, and what their CPU twins read in tests.
+//! How a tensor lies in GPU memory, as plain words: what kernels read, and what their twins do.
 //!
 //! Rows are in bands of eight. A tile is some whole bands; its columns are in strips, of which each is a stream. For each
 //! band of a tile there are its raw bits: for each [`Field`](crate::variant::Field) and column the bits of the band's eight rows, side by side.

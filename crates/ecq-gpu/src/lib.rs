@@ -47,6 +47,7 @@ pub mod shader;
 pub mod side;
 pub mod strategy;
 pub mod tiles;
+pub mod twins;
 pub mod upload;
 pub mod variant;
 
