@@ -15,17 +15,18 @@ use crate::shell;
 const MAX_LINES: usize = 600;
 
 /// Folders that may hold unsafe code; everything else may not, tests included.
-const UNSAFE_ALLOWED: [&str; 10] = [
-    "crates/ecq-gpu/src/shader.rs", // shaders without bounds checks
-    "crates/rans-core/src/arch/",   // vector instructions
-    "crates/prefix-core/src/arch/", // the same
-    "crates/ecq-cpu/src/arch/",     // the same
-    "benches/ggml.rs",              // the same
-    "benches/ops/radv.rs",          // speaks Vulkan
-    "crates/ecq-format/src",        // maps files
-    "crates/ecq-format/tests",      // an allocator that counts
-    "crates/ecq-convert/tests",     // the same
-    "crates/rans-core/bare-metal/", // talks to the debugger
+const UNSAFE_ALLOWED: [&str; 11] = [
+    "crates/ecq-gpu/src/shader.rs",   // shaders without bounds checks
+    "crates/ecq-gpu/examples/cubecl", // lengths of CubeCL's buffers
+    "crates/rans-core/src/arch/",     // vector instructions
+    "crates/prefix-core/src/arch/",   // the same
+    "crates/ecq-cpu/src/arch/",       // the same
+    "benches/ggml.rs",                // the same
+    "benches/ops/radv.rs",            // speaks Vulkan
+    "crates/ecq-format/src",          // maps files
+    "crates/ecq-format/tests",        // an allocator that counts
+    "crates/ecq-convert/tests",       // the same
+    "crates/rans-core/bare-metal/",   // talks to the debugger
 ];
 
 /// The keyword in two pieces, so that this file does not break its own rule.
@@ -43,6 +44,9 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("ecq-cli", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-convert"]),
 ];
 
+/// The lock file of the example with CubeCL's device.
+const SHARED_DEVICE: &str = "crates/ecq-gpu/examples/cubecl/Cargo.lock";
+
 /// Crates without any dependency: they run on bare metal.
 const NEED_NOTHING: [&str; 2] = ["rans-core", "prefix-core"];
 
@@ -58,6 +62,7 @@ pub fn run() -> Result<()> {
     check_dependencies(&shell::metadata()?, &mut broken)?;
     check_architecture(&root, &mut broken)?;
     check_readme(&root, &mut broken)?;
+    check_shared_device(&root, &mut broken)?;
     if broken.is_empty() {
         return Ok(());
     }
@@ -150,6 +155,34 @@ fn check_architecture(root: &Path, broken: &mut Vec<String>) -> Result<()> {
     Ok(())
 }
 
+/// The example that shares CubeCL's device has one wgpu, and ours: it is a workspace of its own, and its device would be of
+/// another type.
+fn check_shared_device(root: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let versions = |lock: &str| -> Result<Vec<String>> {
+        let text = fs::read_to_string(root.join(lock)).with_context(|| format!("cannot read {lock}"))?;
+        Ok(versions_of("wgpu", &text))
+    };
+    let (ours, its) = (versions("Cargo.lock")?, versions(SHARED_DEVICE)?);
+    if ours.len() != 1 || ours != its {
+        broken.push(format!(
+            "{SHARED_DEVICE} has wgpu {}, Cargo.lock {}: both must have one, and the same",
+            its.join(" and "),
+            ours.join(" and ")
+        ));
+    }
+    Ok(())
+}
+
+/// Versions of a package in the text of a lock file.
+fn versions_of(package: &str, lock: &str) -> Vec<String> {
+    let name = format!("name = \"{package}\"");
+    let lines: Vec<_> = lock.lines().collect();
+    let versions = lines.windows(2).filter(|two| two[0] == name);
+    versions
+        .filter_map(|two| Some(two[1].strip_prefix("version = \"")?.strip_suffix('"')?.to_owned()))
+        .collect()
+}
+
 /// The commands that the README tells people to type exist.
 fn check_readme(root: &Path, broken: &mut Vec<String>) -> Result<()> {
     let Ok(readme) = fs::read_to_string(root.join("README.md")) else {
@@ -215,6 +248,15 @@ mod tests {
         let (chores, subcommands) = commands(document);
         assert_eq!(chores, ["test", "demo"]);
         assert_eq!(subcommands, ["convert", "info"]);
+    }
+
+    #[test]
+    fn lock_files_say_versions() {
+        let package = |name, version| format!("[[package]]\nname = \"{name}\"\nversion = \"{version}\"\n\n");
+        let lock =
+            [package("wgpu", "30.0.1"), package("wgpu-core", "1.0.0"), package("wgpu", "31.0.0")].concat();
+        assert_eq!(versions_of("wgpu", &lock), ["30.0.1", "31.0.0"]);
+        assert!(versions_of("naga", &lock).is_empty());
     }
 
     #[test]
