@@ -12,7 +12,11 @@ fn main() {
         "finish" => Kernel::Finish,
         _ => Kernel::Fused { vectors, input: Input::F32 },
     };
-    let code = if argument(1) == "rans" { Code::Rans } else { Code::Prefix };
+    let code = match argument(1) {
+        "rans" => Code::Rans,
+        "nibble" => Code::Nibble { lanes: 512 },
+        _ => Code::Prefix,
+    };
     let form = Form { code, value: Value::Integer { raw_bits }, ..Form::PLAIN };
     let lanes = if size == 0 { Lanes::Barriers } else { Lanes::Subgroups(size) };
     println!("{}", Variant::new(kernel, form, lanes).source());

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::{BufferUsages, ComputePipeline, Device, ErrorFilter, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
-use crate::variant::{Escapes, Form, Input, Kernel, Lanes, Variant};
+use crate::variant::{Code, Escapes, Form, Input, Kernel, Lanes, Variant};
 use crate::{plan, shader};
 
 /// What an engine shall do.
@@ -143,7 +143,9 @@ impl Engine {
 fn check(limits: &plan::Limits, lanes: Lanes) -> Result<()> {
     let form = Form { columns: true, escapes: Escapes::Wide, ..Form::PLAIN };
     let (vectors, input) = (16, Input::F32);
-    [Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input }].into_iter().try_for_each(|kernel| {
+    let (fused, plain) = (Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input });
+    let nibble = Form { code: Code::Nibble { lanes: 1024 }, ..form };
+    [(fused, form), (plain, form), (fused, nibble)].into_iter().try_for_each(|(kernel, form)| {
         plan::Needs::of(&Variant::new(kernel, form, lanes)).check(kernel.name(), limits)
     })
 }

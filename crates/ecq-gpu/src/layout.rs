@@ -2,6 +2,9 @@
 //!
 //! Rows are in bands of eight. A tile is some whole bands; its columns are in strips, of which each is a stream. For each
 //! band of a tile there are its raw bits: for each [`Field`](crate::variant::Field) and column the bits of the band's eight rows, side by side.
+//!
+//! With the `nibble` codec a tile is some rows in one strip, and what there is of it is as in the file: planes of raw bits
+//! by position, and the stream.
 
 use std::ops::Range;
 
@@ -19,7 +22,7 @@ pub struct Shape {
     pub rows: usize,
     /// Columns.
     pub cols: usize,
-    /// Rows of a tile, a multiple of eight, but for the last.
+    /// Rows of a tile, but for the last; a multiple of eight but with the `nibble` codec.
     pub tile_rows: usize,
     /// Columns of a strip, a multiple of 32, but for the last.
     pub strip: usize,

@@ -40,6 +40,7 @@ pub mod gpu;
 pub mod host;
 pub mod layout;
 pub mod matrix;
+mod nibble;
 pub mod params;
 pub mod plan;
 #[allow(unsafe_code)]

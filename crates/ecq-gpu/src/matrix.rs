@@ -49,7 +49,7 @@ pub struct Packed {
 impl Matrix {
     /// Decodes a tensor once on the CPU, which validates it, and uploads it in its coded form; `name` is for errors.
     ///
-    /// Tensors that were coded for CPUs, in other bands than of eight rows, or with a predictor are coded anew on the way.
+    /// Tensors in other bands than of eight rows, or with a predictor are coded anew on the way.
     /// Errors: [`Error::Tensor`] if it is corrupt, [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn new(engine: &Engine, name: &str, tensor: &CodedTensor<'_>) -> Result<Self> {
         let host = Host::gather(name, tensor, engine.planned(), |part| Sender::new(engine, name, part))?;
@@ -114,9 +114,8 @@ impl Matrix {
     }
 
     /// Workgroups of a kernel for a part.
-    fn grid(&self, engine: &Engine, kernel: Kernel, part: &Part, vectors: u32) -> Result<[u32; 3]> {
-        let shape = &self.resident.shape;
-        plan::workgroups(kernel, shape, part, vectors, engine.lanes(), engine.planned())
+    fn grid(&self, engine: &Engine, variant: &Variant, part: &Part, vectors: u32) -> Result<[u32; 3]> {
+        plan::workgroups(variant, &self.resident.shape, part, vectors, engine.planned())
     }
 
     /// What kernels it needs.
@@ -165,13 +164,13 @@ impl Matrix {
                 (3, whole(&self.codes)),
             ];
             entries.extend(self.product(x, out));
-            let grid = self.grid(engine, kernel, part, vectors)?;
+            let grid = self.grid(engine, &variant, part, vectors)?;
             dispatch(engine, encoder, &variant, entries, grid)?;
         }
         if let Some(sums) = &sums {
             let finish = self.variant(engine, Kernel::Finish);
             let entries = vec![(0, whole(&self.params[0])), (4, whole(sums)), (5, slice(y))];
-            let grid = self.grid(engine, Kernel::Finish, &self.parts[0], vectors)?;
+            let grid = self.grid(engine, &finish, &self.parts[0], vectors)?;
             dispatch(engine, encoder, &finish, entries, grid)?;
         }
         Ok(())
@@ -284,7 +283,7 @@ impl Packed {
                 (3, whole(&matrix.codes)),
                 (5, whole(packed)),
             ];
-            let grid = matrix.grid(engine, Kernel::Decode, part, 1)?;
+            let grid = matrix.grid(engine, &variant, part, 1)?;
             dispatch(engine, encoder, &variant, entries, grid)?;
         }
         Ok(())
@@ -331,7 +330,7 @@ impl Packed {
                 entries.push((3, whole(&matrix.codes)));
             }
             entries.extend(matrix.product(x, y));
-            let grid = matrix.grid(engine, kernel, part, vectors)?;
+            let grid = matrix.grid(engine, &variant, part, vectors)?;
             dispatch(engine, encoder, &variant, entries, grid)?;
         }
         Ok(())

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::layout::{BAND, PADDING, Shape};
+use crate::nibble::Walk;
 use crate::shader::Binding;
 use crate::variant::{Form, Kernel, Lanes, Variant};
 
@@ -103,24 +104,26 @@ pub struct Part {
     pub packed: u64,
 }
 
-/// Shares out tiles of so many words each among parts that fit the device, coded as well as packed.
+/// Shares out tiles of so many words each among parts that fit the device, coded as well as packed. A part begins with a band.
 ///
 /// Errors: [`Error::Argument`] for a tensor without weights, which the format refuses, or another number of tiles than the
 /// shape has; [`Error::Limit`] for a tile that is too large for a buffer.
 pub fn parts(what: &str, shape: &Shape, form: &Form, tiles: &[u64], limits: &Limits) -> Result<Vec<Part>> {
     let Shape { rows, cols, tile_rows, strip } = *shape;
-    let whole = [tile_rows, strip].iter().all(|n| *n > 0) && tile_rows.is_multiple_of(BAND);
-    if rows == 0 || cols == 0 || !whole || tiles.len() != shape.tiles() {
+    if [rows, cols, tile_rows, strip].contains(&0) || tiles.len() != shape.tiles() {
         return Err(Error::Argument {
             what: format!("the tiles of {what}"),
-            expected: "rows, columns, and the words of each tile of whole bands".into(),
+            expected: "rows, columns, and the words of each tile".into(),
             got: format!("{rows} x {cols}, tiles of {tile_rows} x {strip}, words of {} tiles", tiles.len()),
         });
     }
     let most = limits.words();
     let mut parts: Vec<Part> = Vec::new();
-    for (tile, &words) in tiles.iter().enumerate() {
-        let own = Part::of(shape, form, tile, words);
+    // tiles that share a band stay together
+    let (mut tile, unit) = (0, BAND >> tile_rows.trailing_zeros().min(BAND.trailing_zeros()));
+    for words in tiles.chunks(unit) {
+        let own = Part::of(shape, form, tile..tile + words.len(), words);
+        tile += words.len();
         if own.largest() > most {
             let ((limit, name), needs) = (limits.most_bytes(), own.largest().saturating_mul(4));
             let (what, limit) = (format!("a tile of {what}"), limit.min(4 * MOST_WORDS));
@@ -135,16 +138,17 @@ pub fn parts(what: &str, shape: &Shape, form: &Form, tiles: &[u64], limits: &Lim
 }
 
 impl Part {
-    fn of(shape: &Shape, form: &Form, tile: usize, words: u64) -> Self {
-        let (rows, strips) = (shape.tile(tile), shape.strips() as u64);
+    fn of(shape: &Shape, form: &Form, tiles: Range<usize>, words: &[u64]) -> Self {
+        let (count, strips) = (tiles.len() as u64, shape.strips() as u64);
+        let rows = shape.tile(tiles.start).start..shape.tile(tiles.end - 1).end;
         let packed = rows.len().div_ceil(BAND) as u64 * shape.cols as u64;
         Self {
-            tiles: tile..tile + 1,
-            streams: strips as u32,
-            words: words.saturating_add(PADDING),
-            starts: strips + 1,
+            streams: (count * strips) as u32,
+            words: words.iter().fold(PADDING, |sum, words| sum.saturating_add(*words)),
+            starts: count * (strips + 1),
             packed: packed * u64::from(form.value.packed_bits() / 4),
             rows,
+            tiles,
         }
     }
 
@@ -168,15 +172,14 @@ impl Part {
 
 /// Workgroups in each dimension of a kernel for a part of a tensor and so many vectors. Error: [`Error::Limit`].
 pub fn workgroups(
-    kernel: Kernel,
+    variant: &Variant,
     shape: &Shape,
     part: &Part,
     vectors: u32,
-    lanes: Lanes,
     limits: &Limits,
 ) -> Result<[u32; 3]> {
-    let streams = u64::from(part.streams.div_ceil(lanes.streams()));
-    let (groups, layers) = match kernel {
+    let streams = u64::from(part.streams.div_ceil(variant.streams()));
+    let (groups, layers) = match variant.kernel {
         Kernel::Fused { vectors: at_once, .. } => (streams, vectors.div_ceil(at_once.max(1))),
         Kernel::Decode => (streams, 1),
         Kernel::Plain { vectors: at_once, .. } => {
@@ -188,7 +191,7 @@ pub fn workgroups(
     let all = [groups.min(most), groups.div_ceil(most), u64::from(layers)];
     match all.iter().find(|&&n| n > most) {
         Some(&needs) => Err(Error::Limit {
-            what: kernel.name().into(),
+            what: variant.kernel.name().into(),
             unit: "workgroups in a dimension",
             needs,
             limit: most,
@@ -213,7 +216,14 @@ impl Needs {
     /// Of a kernel.
     pub fn of(variant: &Variant) -> Self {
         let storage = variant.bindings().iter().filter(|b| !matches!(b, Binding::Uniform(_))).count();
-        let (invocations, workgroup_memory) = match (variant.kernel, variant.lanes) {
+        let memory = |walk: Walk| (walk.threads, walk.bytes());
+        let (invocations, workgroup_memory) = variant.walk().map_or_else(|| Self::of_pairs(variant), memory);
+        Self { invocations, workgroup_memory, storage_buffers: storage as u32 }
+    }
+
+    /// Invocations and bytes of workgroup memory where streams are of pairs, or there are none.
+    fn of_pairs(variant: &Variant) -> (u32, u32) {
+        match (variant.kernel, variant.lanes) {
             // the table of 4,096 slots
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Subgroups(_)) => {
                 (variant.lanes.threads(), 4 << 12)
@@ -224,8 +234,7 @@ impl Needs {
             }
             (Kernel::Plain { .. }, _) => (variant.threads(), variant.parts_bytes()),
             (Kernel::Finish, _) => (FINISH, 0),
-        };
-        Self { invocations, workgroup_memory, storage_buffers: storage as u32 }
+        }
     }
 
     /// Error: [`Error::Limit`] for what a device has too little of.

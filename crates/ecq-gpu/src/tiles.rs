@@ -7,7 +7,7 @@ use ecq_format::directory::{Codec, Coded, PairCode};
 use ecq_format::levels::Split;
 use ecq_format::pairs::strips;
 use ecq_format::pattern::Pattern;
-use ecq_format::planes::RawPlanes;
+use ecq_format::planes::{RawPlanes, raw_bytes};
 use ecq_format::reader::CodedTensor;
 use ecq_format::tile::{Frequencies, TileParts};
 use ecq_format::{Result, escapes};
@@ -15,8 +15,8 @@ use ecq_quant::values::from_bits;
 use prefix_core::{Blocks, EncodeTable, Lengths};
 
 use crate::layout::{BAND, Escape, Shape, Tile};
-use crate::side;
 use crate::variant::{Code, Field};
+use crate::{nibble, side};
 
 /// Weights of a stream that tensors are cut into which were coded for other machines.
 const STREAM: usize = 1 << 15;
@@ -123,11 +123,22 @@ impl<'a> Own<'a> {
     /// `None` if kernels read no such streams.
     fn new(tensor: &'a CodedTensor<'a>) -> Option<Self> {
         let coded = tensor.coded();
-        let Codec::Pairs(pairs) = coded.codec else { return None };
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
         let height = coded.tile_rows as usize;
+        if coded.predictor.is_some() {
+            return None;
+        }
+        let meaning = Meaning::of(coded);
+        let pairs = match coded.codec {
+            Codec::Pairs(pairs) => pairs,
+            Codec::Nibble(lanes) => {
+                let shape = Shape { rows, cols, tile_rows: height, strip: cols };
+                let (code, codes) = (Code::Nibble { lanes }, nibble::codes(tensor)?);
+                return Some(Self { tensor, shape, meaning, code, codes });
+            }
+        };
         let banded = pairs.band as usize == BAND || (pairs.band as usize >= height && height <= BAND);
-        if coded.predictor.is_some() || !banded || !(height.is_multiple_of(BAND) || height == rows) {
+        if !banded || !(height.is_multiple_of(BAND) || height == rows) {
             return None;
         }
         let (code, codes) = match (pairs.code, tensor.frequencies()) {
@@ -137,16 +148,20 @@ impl<'a> Own<'a> {
         };
         let strip = usize::try_from(pairs.strip).unwrap_or(cols).min(cols);
         let shape = Shape { rows, cols, tile_rows: height.next_multiple_of(BAND), strip };
-        Some(Self { tensor, shape, meaning: Meaning::of(coded), code, codes })
+        Some(Self { tensor, shape, meaning, code, codes })
     }
 
     fn words(&self, tile: usize) -> u64 {
         let stream = u64::from(self.tensor.entry(tile).stream).next_multiple_of(4);
         let head = if self.shape.strips() > 1 { 4 * self.shape.strips() as u64 } else { 0 };
         // what is cut short is found when it is decoded
-        let bands = self.tensor.rows(tile).len().div_ceil(BAND) as u64;
-        let raw = Field::of(self.meaning.split.raw_bits).map(|f| f.band_words(self.shape.cols as u64));
-        bands * raw.sum::<u64>() + stream.saturating_sub(head) / 4
+        let (rows, cols) = (self.tensor.rows(tile).len() as u64, self.shape.cols as u64);
+        let raw_bits = self.meaning.split.raw_bits;
+        let raw = match self.code {
+            Code::Nibble { .. } => raw_bytes(raw_bits, rows * cols) / 4,
+            _ => rows.div_ceil(BAND as u64) * Field::of(raw_bits).map(|f| f.band_words(cols)).sum::<u64>(),
+        };
+        raw + stream.saturating_sub(head) / 4
     }
 
     fn tile(&self, index: usize) -> Result<Tile> {
@@ -164,11 +179,14 @@ impl<'a> Own<'a> {
             let bit = position * width as usize;
             u32::from(planes.plane(width)[bit / 8]) >> (bit % 8) & ((1 << width) - 1)
         };
-        raw_words(coded.raw_bits, cols, &rows, raw, &mut tile.words);
+        match self.code {
+            // lanes are side by side in the order of positions, which is that of planes
+            Code::Nibble { .. } => tile.words.extend(words_of(parts.raw)),
+            _ => raw_words(coded.raw_bits, cols, &rows, raw, &mut tile.words),
+        }
         for stream in strips(parts.stream, coded).map_err(fail)? {
             tile.starts.push(tile.words.len() as u32);
-            let words = stream.chunks(4);
-            tile.words.extend(words.map(|word| word.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b))));
+            tile.words.extend(words_of(stream));
         }
         let mut known = true;
         escapes::read(parts.escapes, weights, |position, level| {
@@ -353,6 +371,11 @@ fn pairs(
             }
         }
     }
+}
+
+/// Words of bytes, the last one filled up.
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
+    bytes.chunks(4).map(|word| word.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)))
 }
 
 /// Appends the raw bits of a tile's rows, band by band. `raw` gives a field at a position in the tile.

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use crate::nibble::Walk;
 use crate::shader::Binding;
 use ecq_format::pattern::{FloatFormat, Pattern};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -40,13 +41,18 @@ const PARTS: u32 = (16 << 10) / 8 - 8;
 /// Subgroups that make a band from packed weights; four of 32 hide the way to memory, and their sums cost little.
 const PLAIN: u32 = 4;
 
-/// Code of the pairs.
+/// Code of the nibbles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
     /// The prefix code of `prefix-core`.
     Prefix,
     /// The `byte` codec of `rans-core`.
     Rans,
+    /// The `nibble` codec of `rans-core`: no pairs, but a nibble a symbol.
+    Nibble {
+        /// Lanes of a stream, a multiple of 64 up to 1,024.
+        lanes: u32,
+    },
 }
 
 /// What a level is.
@@ -122,7 +128,7 @@ pub enum Escapes {
 /// What the kernels for a tensor depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
-    /// Code of the pairs.
+    /// Code of the nibbles.
     pub code: Code,
     /// What a level is.
     pub value: Value,
@@ -189,9 +195,11 @@ macro_rules! wgsl {
 }
 
 /// Templates of WGSL: each kernel after what it shares with others.
-const SOURCES: [(&str, &str); 4] = [
+const SOURCES: [(&str, &str); 6] = [
     ("fused", wgsl!("params", "values", "streams", "product", "fused", "walk")),
     ("decode", wgsl!("params", "values", "streams", "decode", "walk")),
+    ("nibble_fused", wgsl!("params", "values", "product", "nibble_fused", "nibble")),
+    ("nibble_decode", wgsl!("params", "values", "decode", "nibble_decode", "nibble")),
     ("plain", wgsl!("params", "values", "workgroup", "product", "plain")),
     ("finish", wgsl!("params", "finish")),
 ];
@@ -206,7 +214,7 @@ static TEMPLATES: LazyLock<Environment<'static>> = LazyLock::new(|| {
 });
 
 impl Kernel {
-    /// Name of the template and of the entry point.
+    /// Name of the entry point.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fused { .. } => "fused",
@@ -266,12 +274,36 @@ impl Variant {
 
     /// The shader in WGSL; its entry point is called as its kernel.
     pub fn source(&self) -> String {
-        let template = TEMPLATES.get_template(self.kernel.name()).expect("every kernel has a template");
+        let name = match (self.walk(), self.kernel) {
+            (Some(_), Kernel::Decode) => "nibble_decode",
+            (Some(_), _) => "nibble_fused",
+            (None, kernel) => kernel.name(),
+        };
+        let template = TEMPLATES.get_template(name).expect("every kernel has a template");
         template.render(self.context()).expect("a template of this crate renders")
+    }
+
+    /// How it goes through streams of the `nibble` codec, if it does.
+    pub(crate) fn walk(&self) -> Option<Walk> {
+        match (self.kernel, self.form.code) {
+            (Kernel::Fused { vectors, .. }, Code::Nibble { lanes }) => {
+                Some(Walk::new(lanes, self.lanes, vectors))
+            }
+            (Kernel::Decode, Code::Nibble { lanes }) => Some(Walk::new(lanes, self.lanes, 0)),
+            _ => None,
+        }
+    }
+
+    /// Streams that a workgroup decodes.
+    pub(crate) fn streams(&self) -> u32 {
+        if self.walk().is_some() { 1 } else { self.lanes.streams() }
     }
 
     /// Invocations of a workgroup of a product, or of one that decodes.
     pub(crate) fn threads(&self) -> u32 {
+        if let Some(walk) = self.walk() {
+            return walk.threads;
+        }
         match (self.kernel, self.lanes) {
             (Kernel::Plain { .. }, Lanes::Subgroups(size)) => (PLAIN * size).min(WORKGROUP),
             (Kernel::Plain { .. }, Lanes::Barriers) => (PLAIN * 32).min(WORKGROUP),
@@ -301,22 +333,27 @@ impl Variant {
 
     fn context(&self) -> minijinja::Value {
         let (vectors, input) = self.kernel.vectors();
+        let all = context! {
+            kernel => self.kernel.name(), threads => self.threads(), m => vectors,
+            bits => self.form.value.packed_bits(),
+            input => match input { Input::F32 => "f32", Input::F16 => "f16" },
+            ..self.form.context()
+        };
+        if let Some(walk) = self.walk() {
+            return context! { ..walk.context(), ..all };
+        }
         let plain = matches!(self.kernel, Kernel::Plain { .. });
         let (subgroups, size) = match self.lanes {
             Lanes::Subgroups(size) => (true, size),
             Lanes::Barriers => (false, 32),
         };
-        let threads = self.threads();
-        let s = if plain { threads } else { size.min(32) };
+        let s = if plain { self.threads() } else { size.min(32) };
         let reach = if plain { size } else { s };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
-            kernel => self.kernel.name(),
             subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => self.lanes.streams() / size.div_ceil(32),
-            threads, distances, groups_of => self.groups_of(), summed => self.summed(),
-            bits => self.form.value.packed_bits(), m => vectors,
-            input => match input { Input::F32 => "f32", Input::F16 => "f16" },
-            ..self.form.context()
+            distances, groups_of => self.groups_of(), summed => self.summed(),
+            ..all
         }
     }
 }
@@ -370,7 +407,11 @@ impl Form {
             None => context! { scales => false, mapped => false },
         };
         context! {
-            code => match self.code { Code::Prefix => "prefix", Code::Rans => "rans" },
+            code => match self.code {
+                Code::Prefix => "prefix",
+                Code::Rans => "rans",
+                Code::Nibble { .. } => "nibble",
+            },
             value, raw_bits, fields => fields.collect::<Vec<_>>(),
             raw_words => Field::words(raw_bits, "p.cols"),
             // what the table has less than a nibble

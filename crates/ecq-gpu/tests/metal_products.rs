@@ -9,13 +9,14 @@ mod metal;
 mod reference;
 
 use case::{Case, vectors, with_model};
+use common::Model;
 use ecq_format::directory::{PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::host::Host;
 use ecq_gpu::layout::Resident;
 use ecq_gpu::plan::Limits;
-use ecq_gpu::variant::{Form, Input, Kernel, Lanes, Variant};
+use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Variant};
 use metal::Policy;
 
 /// A tensor as its buffers, made without a device: one part.
@@ -74,7 +75,9 @@ impl Buffers {
         let count = x.len() / shape.cols;
         let (numbers, vectors, input) = (shape.rows * count, count as u32, Input::F32);
         let x: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
-        let groups = self.0.parts[0].streams.div_ceil(lanes.streams());
+        // a workgroup decodes a tile of the `nibble` codec
+        let nibble = matches!(form.code, Code::Nibble { .. });
+        let groups = self.0.parts[0].streams.div_ceil(if nibble { 1 } else { lanes.streams() });
         let sums = shape.strips() * numbers;
         let mut fused = self.run(Kernel::Fused { vectors, input }, lanes, groups, &[(4, &x)], sums);
         if shape.strips() > 1 {
@@ -91,15 +94,18 @@ impl Buffers {
 }
 
 fn check(case: &Case, pairs: Pairs, lanes: Lanes) {
-    let mut model = case.model();
-    model.pairs = Some((pairs, 24));
-    with_model(&model, |tensor| {
+    let model = Model { pairs: Some((pairs, 24)), ..case.model() };
+    check_model(&model, lanes, &format!("{case:?} {pairs:?} {lanes:?}"));
+}
+
+fn check_model(model: &Model, lanes: Lanes, what: &str) {
+    with_model(model, |tensor| {
         let weights = reference::Weights::new(tensor);
         let host = Buffers::new(tensor);
-        let x = vectors(weights.cols, 2, case.seed);
+        let x = vectors(weights.cols, 2, 0);
         let [fused, plain] = host.products(&x, lanes);
-        weights.compare(&x, &fused, &format!("{case:?} {pairs:?} {lanes:?}"));
-        weights.compare(&x, &plain, &format!("packed, {case:?} {pairs:?} {lanes:?}"));
+        weights.compare(&x, &fused, what);
+        weights.compare(&x, &plain, &format!("packed, {what}"));
     });
 }
 
@@ -128,5 +134,18 @@ fn groups_and_other_lanes() {
     let grouped = Case { scales: Scales::Group { size: 32, min: true }, ..SCALED };
     for lanes in [Lanes::Subgroups(8), Lanes::Subgroups(16), Lanes::Subgroups(32), Lanes::Barriers] {
         check(&grouped, pairs, lanes);
+    }
+}
+
+/// Tiles of 12 rows share bands; with 576 lanes some invocations have none.
+#[test]
+fn nibbles() {
+    let subgroups = Lanes::Subgroups(32);
+    for (number, raw_bits, lanes) in
+        [(64, 0, subgroups), (320, 2, Lanes::Barriers), (512, 1, Lanes::Subgroups(8)), (576, 0, subgroups)]
+    {
+        let case = Case { raw_bits, profile: Profile::Cpu, ..SCALED };
+        let model = Model { lanes: Some((number, 12)), ..case.model() };
+        check_model(&model, lanes, &format!("{case:?}, {number} lanes, {lanes:?}"));
     }
 }

@@ -8,7 +8,8 @@ mod common;
 mod reference;
 mod support;
 
-use case::{Case, vectors, with_tensor};
+use case::{Case, vectors, with_model, with_tensor};
+use common::Model;
 use ecq_format::encode::Profile;
 use ecq_gpu::{Engine, Error, Id, Matrix, Options, Packed, Strategy, Weights};
 use wgpu::{Buffer, BufferUsages};
@@ -186,7 +187,9 @@ fn matrices_in_several_buffers() {
     let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
     let engine = Engine::new(&device, &queue, Options::default()).unwrap();
     let case = Case { rows: 250, cols: 576, ..Case::PLAIN };
-    with_tensor(&case, |tensor| {
+    // two of these tiles share a band
+    let model = Model { lanes: Some((64, 12)), ..case.model() };
+    with_model(&model, |tensor| {
         let reference = reference::Weights::new(tensor);
         let x = vectors(case.cols, 1, 3);
         let matrix = Matrix::new(&engine, "w", tensor).unwrap();

@@ -55,7 +55,7 @@ fn check_tensor(tensor: &CodedTensor<'_>, limits: &Limits, what: &str) -> Sequen
     made
 }
 
-/// A case in both codes, and as files for CPUs have it, which is coded anew.
+/// A case in both codes of pairs, and as files for CPUs have it; predicted levels are coded anew.
 fn check(case: Case, far: i32) {
     for (rows, cols) in SHAPES.into_iter().filter(|(_, cols)| *cols as u64 >= case.scales.size().unwrap_or(1))
     {
@@ -175,7 +175,7 @@ fn parts() {
     }
 }
 
-/// Tensors small enough to be damaged at every word: both codes, and everything that a kernel can read.
+/// Tensors small enough to be damaged at every word: all codes, and everything that a kernel can read.
 fn small(run: &mut impl FnMut(&mut Host<Vec<u32>>)) {
     let groups = Scales::Numbers { size: 16, format: NumberFormat::F16, min: Min::Number, mapped: true };
     let factors = Scales::RowColumn { row: true, column: true };
@@ -184,6 +184,7 @@ fn small(run: &mut impl FnMut(&mut Host<Vec<u32>>)) {
         (Case { raw_bits: 3, scales: groups, ..plain }, PairCode::Prefix, 2500),
         (Case { scales: factors, ..plain }, PairCode::Rans, 40_000),
         (Case { codebook: Some(NF4), ..plain }, PairCode::Rans, 2500),
+        (Case { raw_bits: 1, profile: Profile::Cpu, ..plain }, PairCode::Rans, 2500),
     ] {
         with_model(&model(&case, code, 64, far), |tensor| {
             run(&mut Host::new("w", tensor, &Limits::WEBGPU).unwrap());

@@ -129,6 +129,8 @@ pub struct Model {
     pub blobs: Vec<(String, Vec<u8>)>,
     /// Codec and most rows of a tile for tensors of profile `Gpu`, instead of those of the profile.
     pub pairs: Option<(Pairs, u64)>,
+    /// Lanes and most rows of a tile for tensors of profile `Cpu`, likewise.
+    pub lanes: Option<(u32, u64)>,
 }
 
 pub fn values(scales: Scales) -> Values {
@@ -138,10 +140,16 @@ pub fn values(scales: Scales) -> Values {
 impl Model {
     /// Codec and rows of a tile.
     fn layout(&self, rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
-        match (profile, self.pairs) {
-            (Profile::Gpu, Some((pairs, tile_rows))) => (Codec::Pairs(pairs), tile_rows.min(rows)),
+        match (profile, self.pairs, self.lanes) {
+            (Profile::Gpu, Some((pairs, tile_rows)), _) => (Codec::Pairs(pairs), tile_rows.min(rows)),
+            (Profile::Cpu, _, Some((lanes, tile_rows))) => (Codec::Nibble(lanes), tile_rows.min(rows)),
             _ => layout(rows, cols, profile),
         }
+    }
+
+    /// Whether some tensors are in other layouts than those of their profiles.
+    fn laid_out(&self) -> bool {
+        self.pairs.is_some() || self.lanes.is_some()
     }
 
     /// Writes everything; the source holds the tensors one after another and then [`VERBATIM`].
@@ -172,7 +180,7 @@ impl Model {
                 }
                 _ => Plan::cheapest(&counts, t.raw_bits.clone()).unwrap(),
             };
-            let encoder = if self.pairs.is_some() {
+            let encoder = if self.laid_out() {
                 let levels = Input::Levels(levels);
                 Encoder::with_layout("ecq", &t.shape, t.values, layout, &plan, levels)
             } else {
@@ -187,7 +195,7 @@ impl Model {
             let head = TensorHead { name: &t.name, shape: &t.shape, dtype: t.dtype(), source };
             let cols = *t.shape.last().unwrap() as usize;
             let (pattern, plan) = pattern::plan(t.format, &t.bytes, cols).unwrap();
-            let encoder = if self.pairs.is_some() {
+            let encoder = if self.laid_out() {
                 let rows = t.shape.iter().product::<u64>() / cols as u64;
                 let layout = self.layout(rows, cols as u64, t.profile);
                 let floats = Input::Floats(pattern, &t.bytes);
@@ -338,5 +346,6 @@ pub fn one_of_everything() -> Model {
         pieces: vec![],
         blobs: vec![("config.json".into(), b"[1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024]".into())],
         pairs: Some((Pairs::WHOLE, 64)),
+        lanes: None,
     }
 }

@@ -4,7 +4,7 @@
     bits 8: two words of four rows; signed integers, or the bits of a float
     bits 16: four words of two rows; likewise
 #}
-@group(0) @binding(5) var<storage, read_write> packed: array<u32>;
+@group(0) @binding(5) var<storage, read_write> packed: array<{{ 'atomic<u32>' if code == 'nibble' else 'u32' }}>;
 
 {%- macro vectors() %}{% endmacro %}
 {%- macro begin() %}{% endmacro %}

@@ -6,7 +6,7 @@ struct Params {
     cols: u32,
     first_row: u32,  // of what this dispatch decodes
     end_row: u32,
-    tile_rows: u32,  // a multiple of 8
+    tile_rows: u32,  // a multiple of 8, but with the `nibble` codec
     strips: u32,     // streams of a tile
     strip: u32,      // columns of a stream, but for the last of a tile
     streams: u32,    // that this dispatch decodes

@@ -16,8 +16,8 @@
         {%- endfor %}
     {%- elif value == 'book' %}
         {%- for q in range(4) %}
-    let v{{ 2 * q }} = bitcast<f32>(codes[1280u + ((bits >> {{ 4 * q }}u) & 15u)]);
-    let v{{ 2 * q + 1 }} = bitcast<f32>(codes[1280u + ((bits >> {{ 4 * q + 16 }}u) & 15u)]);
+    let v{{ 2 * q }} = number_of((bits >> {{ 4 * q }}u) & 15u);
+    let v{{ 2 * q + 1 }} = number_of((bits >> {{ 4 * q + 16 }}u) & 15u);
         {%- endfor %}
     {%- else %}
         {%- for row in range(8) %}

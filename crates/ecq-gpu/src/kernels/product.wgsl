@@ -57,8 +57,8 @@ fn scale_of(group: u32) -> vec2<f32> {
     {%- endfor %}
 {%- endmacro %}
 
-{#- Adds what the level of an escape has more than its nibble: column, row in the band, and that difference. #}
-{%- macro escape() %}
+{#- What the level of an escape has more than its nibble, times x: `which` row of the band, and part0 and so on. #}
+{%- macro escaped() %}
     {%- if escapes == 'wide' %}
             let place = escapes[2u * at];
             let c0 = place & 0x1fffffffu;
@@ -76,6 +76,12 @@ fn scale_of(group: u32) -> vec2<f32> {
             {{- load_x(0, false) }}
     {%- for i in range(m) %}
             let part{{ i }} = more * x0_{{ i }}{% if columns %} * factor0{% endif %};
+    {%- endfor %}
+{%- endmacro %}
+{#- Adds that to the sums of a band. #}
+{%- macro escape() %}
+    {{- escaped() }}
+    {%- for i in range(m) %}
         {%- for pair in range(4) %}
             y{{ pair }}_{{ i }} += select(vec2(0.0), vec2(part{{ i }}), vec2(which) == vec2({{ 2 * pair }}u, {{ 2 * pair + 1 }}u));
         {%- endfor %}

@@ -40,8 +40,8 @@
     {%- else %}
         {{- nibbles(j, q) }}
         {%- if value == 'book' %}
-    let v{{ 2 * q }}_{{ j }} = bitcast<f32>(codes[1280u + a{{ q }}_{{ j }}]);
-    let v{{ 2 * q + 1 }}_{{ j }} = bitcast<f32>(codes[1280u + b{{ q }}_{{ j }}]);
+    let v{{ 2 * q }}_{{ j }} = number_of(a{{ q }}_{{ j }});
+    let v{{ 2 * q + 1 }}_{{ j }} = number_of(b{{ q }}_{{ j }});
         {%- else %}
     let v{{ 2 * q }}_{{ j }} = float_of(pattern_of(a{{ q }}_{{ j }}, {{ raw(2 * q, j) }}));
     let v{{ 2 * q + 1 }}_{{ j }} = float_of(pattern_of(b{{ q }}_{{ j }}, {{ raw(2 * q + 1, j) }}));
@@ -87,6 +87,13 @@
     {%- endif -%}
     ) | (({{ field_word(top, row, j) }} << {{ 31 - sign }}u) & 0x80000000u))
 {%- endmacro %}
+
+{%- if value == 'book' and kernel != 'decode' %}
+/// The number of a nibble: the codebook is what `codes` ends with.
+fn number_of(nibble: u32) -> f32 {
+    return bitcast<f32>(codes[arrayLength(&codes) - 16u + nibble]);
+}
+{%- endif %}
 
 {%- if value == 'float' %}
 /// The bits of the float of a nibble and raw bits: magnitudes are counted from `base`, the sign is the highest raw bit.

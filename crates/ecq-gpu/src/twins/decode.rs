@@ -2,9 +2,9 @@
 
 use super::streams::{Stream, start};
 use super::values::{packed_of, packed_place, raw_bits};
-use super::{Buffers, Result, put};
+use super::{Buffers, Result, nibble, put};
 use crate::layout::BAND;
-use crate::variant::Form;
+use crate::variant::{Code, Form};
 
 /// Coded weights of a part to packed ones of [`packed_bits`](crate::variant::Value::packed_bits), 4, 8 or 16.
 ///
@@ -15,6 +15,9 @@ use crate::variant::Form;
 pub fn decode(form: &Form, b: &Buffers<'_>, packed: &mut [u32]) -> Result<()> {
     b.check(form)?;
     let p = b.params;
+    if let Code::Nibble { lanes } = form.code {
+        return nibble::decode(form, lanes, b, packed);
+    }
     let bits = form.value.packed_bits();
     let words = bits / 4;
     for stream in 0..p.streams {

@@ -3,9 +3,9 @@
 use super::product::Product;
 use super::streams::{Stream, start};
 use super::values::{raw_bits, value};
-use super::{Buffers, Result};
+use super::{Buffers, Result, nibble};
 use crate::layout::BAND;
-use crate::variant::Form;
+use crate::variant::{Code, Form};
 
 /// Coded weights of a part × the vectors that lie one after another in `x`, of `p.cols` numbers each.
 ///
@@ -17,6 +17,9 @@ pub fn fused(form: &Form, b: &Buffers<'_>, x: &[f32], y: &mut [f32]) -> Result<(
     b.check(form)?;
     let p = b.params;
     let mut product = Product::new(form, b, x, y, p.strips)?;
+    if let Code::Nibble { lanes } = form.code {
+        return if x.is_empty() { Ok(()) } else { nibble::fused(form, lanes, b, product, y) };
+    }
     for stream in 0..p.streams {
         let stream = Stream::find(b, stream)?;
         let mut lanes = start(form.code, b, &stream)?;

@@ -11,6 +11,7 @@
 //! |---|---|---|
 //! | `fused` | [`fused()`] | [`streams`], [`prefix`], [`rans`], [`values`], [`product`] |
 //! | `decode` | [`decode()`] | [`streams`], [`prefix`], [`rans`], [`values`] |
+//! | both, of `nibble` | the same | [`nibble`], [`values`], [`product`] |
 //! | `plain` | [`plain()`] | [`values`], [`product`] |
 //! | `finish` | [`finish()`] | |
 //!
@@ -20,6 +21,7 @@
 pub mod decode;
 pub mod finish;
 pub mod fused;
+pub mod nibble;
 pub mod plain;
 pub mod prefix;
 pub mod product;
@@ -35,7 +37,7 @@ pub use plain::plain;
 use crate::host::Host;
 use crate::layout::BAND;
 use crate::params::Params;
-use crate::variant::Form;
+use crate::variant::{Code, Form};
 
 /// Columns that a stream codes side by side, one a lane.
 pub const LANES: usize = 32;
@@ -123,8 +125,16 @@ impl<'a> Buffers<'a> {
             return refuse("shape", "rows, columns, and strips that cover them", got);
         }
         let band = BAND as u32;
-        if p.tile_rows == 0 || !p.tile_rows.is_multiple_of(band) {
-            return refuse("tile_rows", "a multiple of 8", p.tile_rows.to_string());
+        let nibble = matches!(form.code, Code::Nibble { .. });
+        if p.tile_rows == 0 || !(nibble || p.tile_rows.is_multiple_of(band)) {
+            return refuse(
+                "tile_rows",
+                "a multiple of 8, but with the nibble codec",
+                p.tile_rows.to_string(),
+            );
+        }
+        if nibble && p.strips != 1 {
+            return refuse("strips", "one with the nibble codec", p.strips.to_string());
         }
         if p.first_row > p.end_row || p.end_row > p.rows || !p.first_row.is_multiple_of(band) {
             let got = format!("{}..{} of {}", p.first_row, p.end_row, p.rows);

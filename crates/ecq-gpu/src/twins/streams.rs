@@ -2,7 +2,7 @@
 
 use super::prefix::PrefixLanes;
 use super::rans::RansLanes;
-use super::{Buffers, LANES, Result, get};
+use super::{Buffers, Error, LANES, Result, get};
 use crate::layout::BAND;
 use crate::variant::{Code, Field, Form};
 
@@ -103,6 +103,10 @@ pub(super) fn start<'a>(code: Code, b: &Buffers<'a>, stream: &Stream) -> Result<
     Ok(match code {
         Code::Prefix => Box::new(PrefixLanes::start(b, stream)?),
         Code::Rans => Box::new(RansLanes::start(b, stream)?),
+        Code::Nibble { .. } => {
+            let (expected, got) = ("one of pairs".into(), format!("{code:?}"));
+            return Err(Error::Parameters { what: "code", expected, got });
+        }
     })
 }
 

@@ -7,9 +7,6 @@ use super::streams::Band;
 use super::{Buffers, Result, get};
 use crate::variant::{Code, Field, Form, Value};
 
-/// Where the codebook begins in `codes`.
-const BOOK: u64 = 256 + 1024;
-
 /// Raw bits of a row of a band (0..8) in a column: field by field, each with the bits of all columns of the band.
 pub(super) fn raw_bits(form: &Form, b: &Buffers<'_>, band: &Band, row: usize, col: u32) -> Result<u32> {
     let (mut raw, mut at) = (0, band.raw);
@@ -26,7 +23,7 @@ pub(super) fn raw_bits(form: &Form, b: &Buffers<'_>, band: &Band, row: usize, co
 pub(super) fn value(form: &Form, codes: &[u32], nibble: u8, raw: u32) -> Result<f32> {
     Ok(match form.value {
         Value::Integer { raw_bits: 0 } => match form.code {
-            Code::Prefix => f32::from(nibble) - 7.5, // entries of the table hold it as such
+            Code::Prefix | Code::Nibble { .. } => f32::from(nibble) - 7.5, // entries of the table hold it as such
             Code::Rans => sixteen(nibble),
         },
         Value::Integer { raw_bits } => half_integer(integer(nibble, raw, raw_bits)),
@@ -88,8 +85,9 @@ fn half_integer(level: i32) -> f32 {
     level as f32 + 0.5
 }
 
+/// `codes` ends with the codebook.
 fn book(codes: &[u32], nibble: u8) -> Result<f32> {
-    get("codes", codes, BOOK + u64::from(nibble)).map(f32::from_bits)
+    get("codes", codes, codes.len().saturating_sub(16) as u64 + u64::from(nibble)).map(f32::from_bits)
 }
 
 /// The bits of a float: its magnitude is counted from the pattern's base, the highest raw bit is the sign.

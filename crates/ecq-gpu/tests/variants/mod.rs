@@ -56,6 +56,24 @@ pub fn all() -> Vec<Variant> {
     }
     for form in forms() {
         for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
+            add(fused(1, Input::F32), Code::Nibble { lanes: 512 }, form, lanes);
+            add(Kernel::Decode, Code::Nibble { lanes: 512 }, form, lanes);
+        }
+    }
+    for groups in 1..=16 {
+        let code = Code::Nibble { lanes: 64 * groups };
+        for size in [4, 8, 16, 32, 64, 128] {
+            add(fused(1, Input::F32), code, forms()[1], Lanes::Subgroups(size));
+            add(Kernel::Decode, code, PLAIN, Lanes::Subgroups(size));
+        }
+        for lanes in [Lanes::Subgroups(4), Lanes::Subgroups(64), Lanes::Barriers] {
+            add(fused(3, Input::F16), code, PLAIN, lanes);
+            add(fused(16, Input::F16), code, Form { constant: true, offset: true, ..PLAIN }, lanes);
+        }
+        add(Kernel::Decode, code, PLAIN, Lanes::Barriers);
+    }
+    for form in forms() {
+        for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
             add(plain(1, Input::F32), Code::Prefix, form, lanes);
             add(plain(16, Input::F16), Code::Prefix, form, lanes);
         }

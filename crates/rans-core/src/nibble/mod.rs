@@ -199,6 +199,15 @@ impl DecodeTable {
         });
         Self { slot, freq, even: slot[..128] == slot[128..], single: freqs.single() }
     }
+
+    /// Symbol, its frequency and the rank of all 256 slots, ascending.
+    pub fn entries(&self) -> impl Iterator<Item = (u8, u16, u16)> {
+        (0..256).map(|k| {
+            let symbol = self.slot[k] & 15;
+            let (freq, correction) = (self.freq[usize::from(symbol)], i32::from(self.slot[k] as i8 >> 4));
+            (symbol, freq, (((i32::from(freq) * k as i32) >> 8) - correction) as u16)
+        })
+    }
 }
 
 /// Decodes a stream into `out`, as fast as this CPU can.
@@ -243,6 +252,8 @@ mod tests {
             assert_eq!(usize::from(table.slot[slot] & 15), symbol);
             let product = (i32::from(freqs.as_array()[symbol]) * slot as i32) >> 8;
             assert_eq!(product - correction, i32::from(rank), "{freqs:?} {slot}");
+            let entry = (symbol as u8, freqs.as_array()[symbol], rank);
+            assert_eq!(table.entries().nth(slot), Some(entry), "{freqs:?} {slot}");
             seen = (correction.min(seen.0), correction.max(seen.1));
         });
         seen
