@@ -1,12 +1,13 @@
 //! The engine: what a device can do, and the pipelines that were made for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use wgpu::{BufferUsages, ComputePipeline, Device, ErrorFilter, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
-use crate::variant::{Code, Escapes, Form, Input, Kernel, Lanes, Variant};
+use crate::variant::{Code, Form, Input, Kernel, Lanes, Variant};
 use crate::{plan, shader};
 
 /// What an engine shall do.
@@ -28,6 +29,8 @@ pub struct Engine {
     planned: plan::Limits,
     checked: bool,
     pipelines: Arc<Mutex<HashMap<Variant, Arc<ComputePipeline>>>>,
+    /// Tells whether the device is still there; `None` once it is gone.
+    alive: Arc<Mutex<Option<wgpu::Buffer>>>,
 }
 
 impl Engine {
@@ -45,6 +48,12 @@ impl Engine {
         };
         check(&planned, lanes)?;
         let (device, queue) = (device.clone(), queue.clone());
+        let alive = device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("ecq alive"),
+            size: 8,
+            usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
         Ok(Self {
             device,
             queue,
@@ -53,6 +62,7 @@ impl Engine {
             planned,
             checked: options.checked,
             pipelines: Arc::default(),
+            alive: Arc::new(Mutex::new(Some(alive))),
         })
     }
 
@@ -83,14 +93,14 @@ impl Engine {
     }
 
     /// Does something whose refusal by wgpu is an error of ours. wgpu takes no notice of work for a device that is gone, so
-    /// that is looked for when something was refused; `certain` for what must not fail in silence.
+    /// that is looked for, too.
     ///
     /// Errors: what `run` says, [`Error::Lost`], [`Error::Wgpu`].
-    pub(crate) fn guard<T>(&self, what: &str, certain: bool, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn guard<T>(&self, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let scope = self.device.push_error_scope(ErrorFilter::Validation);
         let done = run();
         let refused = pollster::block_on(scope.pop());
-        if (certain || refused.is_some() || done.is_err()) && !self.is_alive() {
+        if !self.is_alive() {
             return Err(Error::Lost(format!("it was gone during {what}")));
         }
         match refused {
@@ -99,21 +109,35 @@ impl Engine {
         }
     }
 
-    /// Whether the device takes a buffer and a word for it.
+    /// Whether the device is still there. A buffer that is mapped, and unmapped before anybody reads it, costs no memory, and
+    /// that it cannot be mapped is said at once.
     fn is_alive(&self) -> bool {
-        let scopes =
-            [ErrorFilter::Validation, ErrorFilter::OutOfMemory].map(|f| self.device.push_error_scope(f));
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("ecq alive"),
-            size: 4,
-            usage: BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(buffer) = alive.as_ref() else { return false };
+        let lost = Arc::new(AtomicBool::new(false));
+        let says = lost.clone();
+        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+            says.store(result.is_err(), Ordering::Relaxed);
         });
-        self.queue.write_buffer(&buffer, 0, &[0; 4]);
-        let [refused, memory] = scopes;
-        // no memory is another matter
-        let memory = pollster::block_on(memory.pop()).is_some();
-        pollster::block_on(refused.pop()).is_none() || memory
+        let is_alive = !lost.load(Ordering::Relaxed);
+        if is_alive {
+            buffer.unmap();
+        } else {
+            *alive = None;
+        }
+        is_alive
+    }
+
+    /// Error: [`Error::Argument`] for vectors of a type that the device's shaders do not know.
+    pub(crate) fn knows(&self, what: &str, input: Input) -> Result<()> {
+        if input == Input::F32 || self.device.features().contains(Features::SHADER_F16) {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            what: format!("vectors of a product with {what}"),
+            expected: "f32, as the device was made without the feature SHADER_F16".into(),
+            got: "f16".into(),
+        })
     }
 
     /// Those that plans look at.
@@ -141,7 +165,7 @@ impl Engine {
 
 /// Whether the kernels that need most fit the device. Error: [`Error::Limit`].
 fn check(limits: &plan::Limits, lanes: Lanes) -> Result<()> {
-    let form = Form { columns: true, escapes: Escapes::Wide, ..Form::PLAIN };
+    let form = Form { columns: true, escapes: true, ..Form::PLAIN };
     let (vectors, input) = (16, Input::F32);
     let (fused, plain) = (Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input });
     let nibble = Form { code: Code::Nibble { lanes: 1024 }, ..form };

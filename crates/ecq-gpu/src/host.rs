@@ -4,10 +4,11 @@ use ecq_format::reader::CodedTensor;
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::escapes;
 use crate::layout::{Escape, PADDING, Resident, Tile};
 use crate::params::Params;
-use crate::plan::{self, Limits, Part};
-use crate::side;
+use crate::plan::{self, Limits, Part, TileSize};
+use crate::side::{self, Places};
 use crate::tiles::Tiles;
 
 /// What takes the words of a part's tiles: raw bits and streams.
@@ -34,8 +35,12 @@ pub struct Host<S> {
     pub parts: Vec<Part>,
     /// For each part.
     pub streams: Vec<Streams<S>>,
-    /// For each band where its escapes begin, the end, and the escapes; empty without any.
-    pub escapes: Vec<u32>,
+    /// For each part: scales; nothing without any.
+    pub sides: Vec<Vec<u32>>,
+    /// For each part: where its scales are.
+    pub places: Vec<Places>,
+    /// For each part: escapes; nothing without any.
+    pub escapes: Vec<Vec<u32>>,
 }
 
 impl Sink for Vec<u32> {
@@ -73,8 +78,11 @@ impl<S: Sink> Host<S> {
         let tiles = Tiles::of(tensor)?;
         let (code, codes) = tiles.code();
         let mut resident = side::resident(tensor, tiles.shape(), code, codes)?;
-        let plan = |sizes: &[u64]| plan::parts(what, &tiles.shape(), &resident.form, sizes, limits);
-        let own: Option<Vec<u64>> = (0..tiles.units()).map(|unit| tiles.words(unit)).collect();
+        let scales = std::mem::take(&mut resident.side);
+        let side = |rows: usize| scales.words(rows);
+        let plan =
+            |sizes: &[TileSize]| plan::parts(what, &tiles.shape(), &resident.form, sizes, side, limits);
+        let own: Option<Vec<TileSize>> = (0..tiles.units()).map(|unit| tiles.size(unit)).collect();
         let (mut streams, mut escapes) = (Vec::new(), Vec::new());
         let parts = match own {
             Some(sizes) => {
@@ -98,7 +106,7 @@ impl<S: Sink> Host<S> {
                 let all: Vec<_> = (0..tiles.units()).into_par_iter().map(|unit| tiles.unit(unit)).collect();
                 let all: Vec<Tile> =
                     all.into_iter().collect::<ecq_format::Result<Vec<_>>>()?.into_iter().flatten().collect();
-                let parts = plan(&all.iter().map(|tile| tile.words.len() as u64).collect::<Vec<_>>())?;
+                let parts = plan(&all.iter().map(Tile::size).collect::<Vec<_>>())?;
                 let mut rest = all.into_iter();
                 for part in &parts {
                     let mut filling = Filling::new(open(part)?);
@@ -110,13 +118,21 @@ impl<S: Sink> Host<S> {
                 parts
             }
         };
-        let escapes = resident.escapes(&escapes);
-        Ok(Self { resident, parts, streams, escapes })
+        let packed = escapes::Packed::new(escapes, &resident.shape, resident.form.value);
+        resident.form.escapes = packed.is_some();
+        let rows = || parts.iter().map(|part| part.rows.clone());
+        let escapes = packed.iter().flat_map(|packed| rows().map(|rows| packed.part(rows))).collect();
+        let (mut sides, places): (Vec<_>, Vec<_>) = rows().map(|rows| scales.part(rows)).unzip();
+        if !resident.form.has_side() {
+            sides.clear();
+        }
+        Ok(Self { resident, parts, streams, sides, places, escapes })
     }
 
     /// For each part: the parameters of kernels that read packed weights (`plain`), or of those that read streams.
     pub fn params(&self, plain: bool) -> Vec<Params> {
-        self.parts.iter().map(|part| Params::new(&self.resident, part, plain)).collect()
+        let parts = self.parts.iter().zip(&self.places);
+        parts.map(|(part, places)| Params::new(&self.resident, part, places, plain)).collect()
     }
 }
 

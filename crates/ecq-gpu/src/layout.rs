@@ -8,6 +8,8 @@
 
 use std::ops::Range;
 
+use crate::plan::TileSize;
+use crate::side::Side;
 use crate::variant::{Code, Form, Value};
 
 /// Rows that share each load of x.
@@ -55,22 +57,17 @@ impl Shape {
     }
 }
 
-/// What an escape's weight has more than its nibble and raw bits say, before scales.
+/// A weight that its stream does not have, before scales.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Escape {
     /// Row of the matrix.
     pub row: usize,
     /// Column.
     pub col: usize,
-    /// The difference.
-    pub more: f32,
-}
-
-impl Escape {
-    /// Whether it fits one word in a matrix of `cols` columns.
-    pub fn is_narrow(&self, cols: usize) -> bool {
-        cols <= 1 << 16 && self.more.fract() == 0.0 && (-4096.0..4096.0).contains(&self.more)
-    }
+    /// Its value.
+    pub value: f64,
+    /// What the stream has in its place, which is finite.
+    pub filler: f64,
 }
 
 /// A tile as words.
@@ -84,6 +81,13 @@ pub struct Tile {
     pub escapes: Vec<Escape>,
 }
 
+impl Tile {
+    /// Its size.
+    pub fn size(&self) -> TileSize {
+        TileSize { words: self.words.len() as u64, escapes: self.escapes.len() as u64 }
+    }
+}
+
 /// What a tensor has beside its tiles.
 #[derive(Clone, Debug)]
 pub struct Resident {
@@ -93,14 +97,8 @@ pub struct Resident {
     pub shape: Shape,
     /// The table: for each symbol its length, or first slot and frequency; the symbols of the slots; the codebook.
     pub codes: Vec<u32>,
-    /// Factors of columns or scales of groups, the map of columns, factors of rows.
-    pub side: Vec<u32>,
-    /// Groups of a row.
-    pub groups: usize,
-    /// In `side`: the group of each column.
-    pub map: usize,
-    /// In `side`: factors of rows.
-    pub row_bytes: usize,
+    /// Scales.
+    pub side: Side,
     /// Factor of everything.
     pub step: f32,
     /// What the value of each level lacks in the table of `prefix` codes.

@@ -36,6 +36,7 @@
 pub mod clock;
 pub mod engine;
 pub mod error;
+pub mod escapes;
 pub mod gpu;
 pub mod host;
 pub mod layout;
@@ -43,6 +44,7 @@ pub mod matrix;
 mod nibble;
 pub mod params;
 pub mod plan;
+pub mod scales;
 #[allow(unsafe_code)]
 pub mod shader;
 pub mod side;
@@ -56,6 +58,6 @@ pub use clock::Clock;
 pub use engine::{Engine, Options};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
-pub use matrix::{Matrix, Packed};
+pub use matrix::{Matrix, Packed, Vectors};
 pub use strategy::{Id, Memory, Strategy, Weights};
 pub use wgpu;

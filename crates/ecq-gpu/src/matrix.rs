@@ -23,6 +23,30 @@ struct Shard {
     first: Buffer,
 }
 
+/// Vectors of a product, one after another.
+#[derive(Clone, Copy, Debug)]
+pub struct Vectors<'a> {
+    /// Where they are. The size is that of whole vectors; of f16 it is a multiple of four bytes, if need be with two bytes
+    /// behind the last one, because bindings have such sizes.
+    pub slice: BufferSlice<'a>,
+    /// Their type. Sums are f32 for all of them.
+    pub input: Input,
+}
+
+impl<'a> Vectors<'a> {
+    /// Of f16, for devices with [`SHADER_F16`](wgpu::Features::SHADER_F16).
+    pub fn f16(slice: BufferSlice<'a>) -> Self {
+        Self { slice, input: Input::F16 }
+    }
+}
+
+/// Of f32.
+impl<'a> From<BufferSlice<'a>> for Vectors<'a> {
+    fn from(slice: BufferSlice<'a>) -> Self {
+        Self { slice, input: Input::F32 }
+    }
+}
+
 /// A coded tensor in GPU memory.
 pub struct Matrix {
     name: String,
@@ -35,8 +59,10 @@ pub struct Matrix {
     /// For each part: parameters of kernels that read packed weights.
     plain: Vec<Buffer>,
     codes: Buffer,
-    side: Option<Buffer>,
-    escapes: Option<Buffer>,
+    /// For each part, if there are scales.
+    sides: Vec<Buffer>,
+    /// For each part, if there are any.
+    escapes: Vec<Buffer>,
 }
 
 /// A tensor decoded to 4, 8 or 16 bits a weight in GPU memory: more memory, less work.
@@ -50,8 +76,12 @@ impl Matrix {
     /// Decodes a tensor once on the CPU, which validates it, and uploads it in its coded form; `name` is for errors.
     ///
     /// Tensors in other bands than of eight rows, or with a predictor are coded anew on the way.
-    /// Errors: [`Error::Tensor`] if it is corrupt, [`Error::Limit`], [`Error::OutOfMemory`].
+    /// Errors: [`Error::Tensor`] if it is corrupt, [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Lost`].
     pub fn new(engine: &Engine, name: &str, tensor: &CodedTensor<'_>) -> Result<Self> {
+        engine.guard(name, || Self::upload(engine, name, tensor))
+    }
+
+    fn upload(engine: &Engine, name: &str, tensor: &CodedTensor<'_>) -> Result<Self> {
         let host = Host::gather(name, tensor, engine.planned(), |part| Sender::new(engine, name, part))?;
         let uniform = |params: &Params| -> Result<Buffer> {
             let made = buffer(engine, name, size_of::<Params>() as u64, BufferUsages::UNIFORM)?;
@@ -60,16 +90,17 @@ impl Matrix {
         };
         let [params, plain] =
             [false, true].map(|plain| host.params(plain).iter().map(uniform).collect::<Result<Vec<_>>>());
-        let Host { resident, parts, streams, escapes } = host;
+        let Host { resident, parts, streams, sides, escapes, places: _ } = host;
         let codes = words(engine, name, &resident.codes)?;
-        let optional = |data: &[u32]| (!data.is_empty()).then(|| words(engine, name, data)).transpose();
-        let (side, escapes) = (optional(&resident.side)?, optional(&escapes)?);
+        let all = |parts: Vec<Vec<u32>>| parts.iter().map(|data| words(engine, name, data)).collect();
+        let (sides, escapes): (Result<Vec<_>>, Result<Vec<_>>) = (all(sides), all(escapes));
+        let (sides, escapes) = (sides?, escapes?);
         let shard = |Streams { words: sent, first }: Streams<Sender<'_>>| -> Result<Shard> {
             Ok(Shard { words: sent.finish(), first: words(engine, name, &first)? })
         };
         let shards = streams.into_iter().map(shard).collect::<Result<_>>()?;
         let (params, plain, name) = (params?, plain?, name.into());
-        Ok(Self { name, resident, parts, shards, params, plain, codes, side, escapes })
+        Ok(Self { name, resident, parts, shards, params, plain, codes, sides, escapes })
     }
 
     /// Rows: the length of a product.
@@ -85,7 +116,7 @@ impl Matrix {
     /// Bytes of GPU memory that it takes.
     pub fn bytes(&self) -> u64 {
         let streams = self.shards.iter().flat_map(|shard| [&shard.words, &shard.first]);
-        let others = [Some(&self.codes), self.side.as_ref(), self.escapes.as_ref()].into_iter().flatten();
+        let others = self.sides.iter().chain(&self.escapes).chain([&self.codes]);
         streams.chain(others).chain(&self.params).chain(&self.plain).map(Buffer::size).sum()
     }
 
@@ -129,16 +160,28 @@ impl Matrix {
         Variant::new(kernel, form, engine.lanes())
     }
 
-    /// Records `y = W x`: for each vector of `x`, one after another, its product in `y`, in f32. What `x` and `y` are is up
-    /// to the caller until the encoder is submitted; so is that submission.
+    /// Records `y = W x`: for each vector of `x`, one after another, its product in `y`, in f32. A slice of a buffer has
+    /// vectors of f32; [`Vectors::f16`] is for others. What `x` and `y` are is up to the caller until the encoder is
+    /// submitted; so is that submission.
     ///
-    /// Errors: [`Error::Argument`] if `x` is no whole number of vectors or `y` too small, or an offset is not aligned as
-    /// the device wants it; [`Error::Shader`]; [`Error::OutOfMemory`].
-    pub fn record(
+    /// Errors: [`Error::Argument`] if `x` is no whole number of vectors or `y` too small, if an offset is not aligned as
+    /// the device wants it, or for f16 on a device without; [`Error::Shader`]; [`Error::OutOfMemory`]; [`Error::Lost`].
+    pub fn record<'a>(
         &self,
         engine: &Engine,
         encoder: &mut CommandEncoder,
-        x: BufferSlice<'_>,
+        x: impl Into<Vectors<'a>>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        let x = x.into();
+        engine.guard(&self.name, || self.multiply(engine, encoder, x, y))
+    }
+
+    fn multiply(
+        &self,
+        engine: &Engine,
+        encoder: &mut CommandEncoder,
+        x: Vectors<'_>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let vectors = self.check(engine, x, y)?;
@@ -147,7 +190,7 @@ impl Matrix {
             return Ok(());
         }
         let at_once = vectors.min(MOST_VECTORS);
-        let kernel = Kernel::Fused { vectors: at_once, input: Input::F32 };
+        let kernel = Kernel::Fused { vectors: at_once, input: x.input };
         let variant = self.variant(engine, kernel);
         let several = self.resident.shape.strips() > 1;
         let numbers = self.resident.shape.strips() as u64 * u64::from(vectors) * self.rows() as u64;
@@ -156,14 +199,15 @@ impl Matrix {
             false => None,
         };
         let out = sums.as_ref().map_or(y, |sums| sums.slice(..));
-        for ((shard, part), params) in self.shards.iter().zip(&self.parts).zip(&self.params) {
+        for (i, ((shard, part), params)) in self.shards.iter().zip(&self.parts).zip(&self.params).enumerate()
+        {
             let mut entries = vec![
                 (0, whole(params)),
                 (1, whole(&shard.words)),
                 (2, whole(&shard.first)),
                 (3, whole(&self.codes)),
             ];
-            entries.extend(self.product(x, out));
+            entries.extend(self.product(i, x.slice, out));
             let grid = self.grid(engine, &variant, part, vectors)?;
             dispatch(engine, encoder, &variant, entries, grid)?;
         }
@@ -176,24 +220,35 @@ impl Matrix {
         Ok(())
     }
 
-    /// Buffers of a product.
-    fn product<'a>(&'a self, x: BufferSlice<'a>, y: BufferSlice<'a>) -> Vec<(u32, BindingResource<'a>)> {
+    /// Buffers of a product with a part.
+    fn product<'a>(
+        &'a self,
+        part: usize,
+        x: BufferSlice<'a>,
+        y: BufferSlice<'a>,
+    ) -> Vec<(u32, BindingResource<'a>)> {
         let mut entries = vec![(4, slice(x)), (5, slice(y))];
-        entries.extend(self.side.as_ref().map(|side| (6, whole(side))));
-        entries.extend(self.escapes.as_ref().map(|escapes| (7, whole(escapes))));
+        entries.extend(self.sides.get(part).map(|side| (6, whole(side))));
+        entries.extend(self.escapes.get(part).map(|escapes| (7, whole(escapes))));
         entries
     }
 
     /// Number of vectors.
-    pub(crate) fn check(&self, engine: &Engine, x: BufferSlice<'_>, y: BufferSlice<'_>) -> Result<u32> {
-        let bytes = 4 * self.cols() as u64;
-        let vectors = x.size() / bytes;
+    pub(crate) fn check(&self, engine: &Engine, x: Vectors<'_>, y: BufferSlice<'_>) -> Result<u32> {
+        engine.knows(&self.name, x.input)?;
+        let (input, x) = (x.input, x.slice);
+        let bytes = input.bytes() * self.cols() as u64;
         let fail = |what: &str, expected: String, got: u64| Error::Argument {
             what: format!("{what} of a product with {}", self.name),
             expected,
             got: format!("{got} bytes"),
         };
-        if x.size() % bytes != 0 {
+        // a single column of f16 leaves open whether the last two bytes are a vector: then products tell
+        let filled = |vectors: u64| (vectors * bytes).next_multiple_of(4) == x.size();
+        let all = x.size() / bytes;
+        let vectors = if y.size() == 4 * self.rows() as u64 * all.saturating_sub(1) { all - 1 } else { all };
+        let vectors = if all > 0 && filled(vectors) { vectors } else { all };
+        if !filled(vectors) {
             return Err(fail("vectors", format!("a multiple of {bytes} bytes"), x.size()));
         }
         let needs = 4 * self.rows() as u64 * vectors;
@@ -228,10 +283,12 @@ impl Matrix {
 }
 
 impl Packed {
-    /// Room for a matrix. Errors: [`Error::Limit`], [`Error::OutOfMemory`].
+    /// Room for a matrix. Errors: [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Lost`].
     pub fn new(engine: &Engine, matrix: &Matrix) -> Result<Self> {
         let make = |&size: &u64| buffer(engine, &matrix.name, size, BufferUsages::STORAGE);
-        Self::over(matrix, matrix.packed_sizes().iter().map(make).collect::<Result<_>>()?)
+        engine.guard(&matrix.name, || {
+            Self::over(matrix, matrix.packed_sizes().iter().map(make).collect::<Result<_>>()?)
+        })
     }
 
     /// A matrix's weights in buffers made before, which those of others may have been in: storage buffers, at least as
@@ -269,8 +326,12 @@ impl Packed {
     }
 
     /// Records the decoding of the matrix that it was made for. Errors: [`Error::Shader`]; [`Error::Argument`] if its
-    /// streams were freed, or for another matrix that does not fit.
+    /// streams were freed, or for another matrix that does not fit; [`Error::Lost`].
     pub fn decode(&self, engine: &Engine, encoder: &mut CommandEncoder, matrix: &Matrix) -> Result<()> {
+        engine.guard(&matrix.name, || self.fill(engine, encoder, matrix))
+    }
+
+    fn fill(&self, engine: &Engine, encoder: &mut CommandEncoder, matrix: &Matrix) -> Result<()> {
         matrix.has_streams()?;
         self.fits(matrix)?;
         let variant = matrix.variant(engine, Kernel::Decode);
@@ -308,12 +369,24 @@ impl Packed {
     }
 
     /// Records a product with weights that were decoded before; else as [`Matrix::record`].
-    pub fn record(
+    pub fn record<'a>(
         &self,
         engine: &Engine,
         encoder: &mut CommandEncoder,
         matrix: &Matrix,
-        x: BufferSlice<'_>,
+        x: impl Into<Vectors<'a>>,
+        y: BufferSlice<'_>,
+    ) -> Result<()> {
+        let x = x.into();
+        engine.guard(&matrix.name, || self.multiply(engine, encoder, matrix, x, y))
+    }
+
+    fn multiply(
+        &self,
+        engine: &Engine,
+        encoder: &mut CommandEncoder,
+        matrix: &Matrix,
+        x: Vectors<'_>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let vectors = matrix.check(engine, x, y)?;
@@ -322,14 +395,15 @@ impl Packed {
             return Ok(());
         }
         let at_once = vectors.min(MOST_VECTORS);
-        let kernel = Kernel::Plain { vectors: at_once, input: Input::F32 };
+        let kernel = Kernel::Plain { vectors: at_once, input: x.input };
         let variant = matrix.variant(engine, kernel);
-        for ((part, params), packed) in matrix.parts.iter().zip(&matrix.plain).zip(&self.buffers) {
+        let parts = matrix.parts.iter().zip(&matrix.plain).zip(&self.buffers);
+        for (i, ((part, params), packed)) in parts.enumerate() {
             let mut entries = vec![(0, whole(params)), (1, whole(packed))];
             if matrix.resident.form.value == Value::Codebook {
                 entries.push((3, whole(&matrix.codes)));
             }
-            entries.extend(matrix.product(x, y));
+            entries.extend(matrix.product(i, x.slice, y));
             let grid = matrix.grid(engine, &variant, part, vectors)?;
             dispatch(engine, encoder, &variant, entries, grid)?;
         }

@@ -4,6 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::layout::Resident;
 use crate::plan::Part;
+use crate::side::Places;
 
 /// What every kernel but the probe has as its uniform buffer, for a part of a tensor.
 #[repr(C)]
@@ -25,25 +26,27 @@ pub struct Params {
     pub strip: u32,
     /// Streams of the part.
     pub streams: u32,
-    /// Scales of a row.
+    /// Groups of a row.
     pub groups: u32,
-    /// In the side data: the group of each column.
-    pub map: u32,
-    /// In the side data: factors of rows.
-    pub row_bytes: u32,
+    /// In the side data: what bands have.
+    pub records: u32,
+    /// Words of a band there.
+    pub stride: u32,
+    /// Numbers that groups share: from a band's first word on, or in the side data.
+    pub supers: u32,
+    /// Groups of the first run that are not in this part.
+    pub phase: u32,
     /// Factor of everything.
     pub step: f32,
     /// What the value of each level lacks that the kernel adds up.
     pub constant: f32,
     /// Added to each weight.
     pub offset: f32,
-    /// Uniform buffers come in multiples of 16 bytes.
-    pub filling: [u32; 2],
 }
 
 impl Params {
     /// Of kernels that read packed weights (`plain`) of a part, or of those that read streams.
-    pub fn new(resident: &Resident, part: &Part, plain: bool) -> Self {
+    pub fn new(resident: &Resident, part: &Part, places: &Places, plain: bool) -> Self {
         let shape = &resident.shape;
         Self {
             rows: shape.rows as u32,
@@ -54,13 +57,14 @@ impl Params {
             strips: shape.strips() as u32,
             strip: shape.strip as u32,
             streams: part.streams,
-            groups: resident.groups as u32,
-            map: resident.map as u32,
-            row_bytes: resident.row_bytes as u32,
+            groups: places.groups,
+            records: places.records,
+            stride: places.stride,
+            supers: places.shared,
+            phase: places.phase,
             step: resident.step,
             constant: resident.constant(plain),
             offset: resident.offset,
-            filling: [0; 2],
         }
     }
 }

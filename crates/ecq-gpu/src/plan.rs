@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
+use crate::escapes;
 use crate::layout::{BAND, PADDING, Shape};
 use crate::nibble::Walk;
 use crate::shader::Binding;
@@ -13,6 +14,8 @@ use crate::variant::{Form, Kernel, Lanes, Variant};
 const FINISH: u32 = 64;
 /// Most words of a buffer: their positions are u32, and those of 16-bit words twice as large.
 const MOST_WORDS: u64 = 1 << 30;
+/// Most words of scales or escapes: there the positions of bits are u32.
+const MOST_SIDE: u64 = 1 << 27;
 
 /// Limits of a device that matter here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,13 +105,34 @@ pub struct Part {
     pub starts: u64,
     /// Words of its packed weights.
     pub packed: u64,
+    /// Escapes, at most.
+    pub escapes: u64,
+    /// Words of these and of its scales, at most, whichever are more.
+    pub side: u64,
 }
 
-/// Shares out tiles of so many words each among parts that fit the device, coded as well as packed. A part begins with a band.
+/// What is known of a tile before it is uploaded.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TileSize {
+    /// Words of raw bits and streams.
+    pub words: u64,
+    /// Escapes, at most.
+    pub escapes: u64,
+}
+
+/// Shares out tiles among parts that fit the device, coded as well as packed. A part begins with a band. `side` says how many
+/// words scales take for so many rows.
 ///
 /// Errors: [`Error::Argument`] for a tensor without weights, which the format refuses, or another number of tiles than the
 /// shape has; [`Error::Limit`] for a tile that is too large for a buffer.
-pub fn parts(what: &str, shape: &Shape, form: &Form, tiles: &[u64], limits: &Limits) -> Result<Vec<Part>> {
+pub fn parts(
+    what: &str,
+    shape: &Shape,
+    form: &Form,
+    tiles: &[TileSize],
+    side: impl Fn(usize) -> u64,
+    limits: &Limits,
+) -> Result<Vec<Part>> {
     let Shape { rows, cols, tile_rows, strip } = *shape;
     if [rows, cols, tile_rows, strip].contains(&0) || tiles.len() != shape.tiles() {
         return Err(Error::Argument {
@@ -119,18 +143,26 @@ pub fn parts(what: &str, shape: &Shape, form: &Form, tiles: &[u64], limits: &Lim
     }
     let most = limits.words();
     let mut parts: Vec<Part> = Vec::new();
+    let measured = |mut part: Part| {
+        part.side = side(part.rows.len()).max(escapes::most_words(part.escapes, part.rows.len(), cols));
+        part
+    };
     // tiles that share a band stay together
     let (mut tile, unit) = (0, BAND >> tile_rows.trailing_zeros().min(BAND.trailing_zeros()));
-    for words in tiles.chunks(unit) {
-        let own = Part::of(shape, form, tile..tile + words.len(), words);
-        tile += words.len();
-        if own.largest() > most {
-            let ((limit, name), needs) = (limits.most_bytes(), own.largest().saturating_mul(4));
-            let (what, limit) = (format!("a tile of {what}"), limit.min(4 * MOST_WORDS));
-            return Err(Error::Limit { what, unit: "bytes in a buffer", needs, limit, name });
+    for sizes in tiles.chunks(unit) {
+        let own = measured(Part::of(shape, form, tile..tile + sizes.len(), sizes));
+        tile += sizes.len();
+        for (needs, most) in own.needs(most) {
+            if needs > most {
+                let (limit, name) = limits.most_bytes();
+                let (what, limit) = (format!("a tile of {what}"), limit.min(4 * most));
+                let needs = needs.saturating_mul(4);
+                return Err(Error::Limit { what, unit: "bytes in a buffer", needs, limit, name });
+            }
         }
-        match parts.last_mut() {
-            Some(last) if last.with(&own).largest() <= most => *last = last.with(&own),
+        let both = parts.last().map(|last| measured(last.with(&own)));
+        match (both, parts.last_mut()) {
+            (Some(both), Some(last)) if both.needs(most).iter().all(|(n, most)| n <= most) => *last = both,
             _ => parts.push(own),
         }
     }
@@ -138,15 +170,17 @@ pub fn parts(what: &str, shape: &Shape, form: &Form, tiles: &[u64], limits: &Lim
 }
 
 impl Part {
-    fn of(shape: &Shape, form: &Form, tiles: Range<usize>, words: &[u64]) -> Self {
+    fn of(shape: &Shape, form: &Form, tiles: Range<usize>, sizes: &[TileSize]) -> Self {
         let (count, strips) = (tiles.len() as u64, shape.strips() as u64);
         let rows = shape.tile(tiles.start).start..shape.tile(tiles.end - 1).end;
         let packed = rows.len().div_ceil(BAND) as u64 * shape.cols as u64;
         Self {
             streams: (count * strips) as u32,
-            words: words.iter().fold(PADDING, |sum, words| sum.saturating_add(*words)),
+            words: sizes.iter().fold(PADDING, |sum, size| sum.saturating_add(size.words)),
             starts: count * (strips + 1),
             packed: packed * u64::from(form.value.packed_bits() / 4),
+            escapes: sizes.iter().fold(0, |sum, size| sum.saturating_add(size.escapes)),
+            side: 0,
             rows,
             tiles,
         }
@@ -161,12 +195,14 @@ impl Part {
             words: self.words + next.words - PADDING,
             starts: self.starts + next.starts,
             packed: self.packed + next.packed,
+            escapes: self.escapes.saturating_add(next.escapes),
+            side: 0,
         }
     }
 
-    /// Words of its largest buffer.
-    fn largest(&self) -> u64 {
-        self.words.max(self.starts).max(self.packed)
+    /// Words of its largest buffers, and what is allowed, of buffers of so many words.
+    fn needs(&self, most: u64) -> [(u64, u64); 2] {
+        [(self.words.max(self.starts).max(self.packed), most), (self.side, most.min(MOST_SIDE))]
     }
 }
 

@@ -1,15 +1,16 @@
 //! Scales as kernels read them, and the table of a code.
 
+use std::ops::Range;
+
 use ecq_format::directory::{Coded, Scales, Values};
 use ecq_format::reader::CodedTensor;
-use ecq_quant::groups::Groups;
 use ecq_quant::values::octaves;
-use half::f16;
 use prefix_core::Lengths;
 use rans_core::byte;
 
-use crate::layout::{BAND, Escape, Resident, Shape};
-use crate::variant::{Code, Escapes, Form, Grouped, Value};
+use crate::layout::{BAND, Resident, Shape};
+use crate::scales;
+use crate::variant::{Code, Form, Value};
 
 /// The table of a code, as words: what is known of each symbol, then the symbols of 4,096 slots.
 pub fn codes_of(about: [u32; 256], slots: impl Iterator<Item = u8>) -> Vec<u32> {
@@ -67,29 +68,112 @@ pub fn resident(
             rows: false,
             constant: false,
             offset: offset != 0.0,
-            escapes: Escapes::None,
+            escapes: false,
         },
         shape,
         codes,
-        side: Vec::new(),
-        groups: 0,
-        map: 0,
-        row_bytes: 0,
+        side: Side::default(),
         step: step as f32,
         constant: zero as f32,
         offset: offset as f32,
     };
-    let planes = tensor.side()?;
-    match scales {
-        Scales::None => {}
-        Scales::RowColumn { row, column } => made.factors(row, column, &planes),
-        grouped => {
-            if let Some(groups) = Groups::new(&grouped, shape.rows, shape.cols, &planes) {
-                made.scales(&groups);
-            }
-        }
-    }
+    let side = Side::new(&scales, &shape, tensor.side()?);
+    made.form.groups = side.groups.as_ref().map(|groups| groups.form);
+    (made.form.rows, made.form.columns) = match scales {
+        Scales::RowColumn { row, column } => (row, column),
+        _ => (false, false),
+    };
+    made.side = side;
     Ok(made)
+}
+
+/// Scales of a tensor: what all bands share, and what is cut out for each part of them.
+#[derive(Clone, Debug, Default)]
+pub struct Side {
+    head: Vec<u32>,
+    groups: Option<scales::Packed>,
+    /// Bytes of factors of rows.
+    rows: Vec<u8>,
+}
+
+/// Where scales are in the side data of a part: the parameters of kernels for that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// Groups of a row.
+    pub groups: u32,
+    /// What bands have.
+    pub records: u32,
+    /// Words of a band there.
+    pub stride: u32,
+    /// Numbers that groups share: from a band's first word on, or in the side data.
+    pub shared: u32,
+    /// Groups of the first run that are not in this part.
+    pub phase: u32,
+}
+
+impl Side {
+    fn new(scales: &Scales, shape: &Shape, planes: Vec<Vec<u8>>) -> Self {
+        if let Scales::RowColumn { row, column } = *scales {
+            let mut planes = planes.into_iter();
+            let rows = if row { planes.next() } else { None };
+            let columns = if column { planes.next() } else { None };
+            let mut head: Vec<u32> = (128..136).map(|byte| octaves(byte).to_bits()).collect();
+            head.extend(bytes_as_words(&columns.unwrap_or_default()));
+            return Self { head, groups: None, rows: rows.unwrap_or_default() };
+        }
+        let groups = scales::Packed::new(scales, shape, &planes);
+        Self { groups, ..Self::default() }
+    }
+
+    /// Words that kernels for some whole bands read, and where; no words without scales.
+    pub fn part(&self, rows: Range<usize>) -> (Vec<u32>, Places) {
+        let bands = rows.start / BAND..rows.end.div_ceil(BAND);
+        let Some(groups) = &self.groups else {
+            let mut words = self.head.clone();
+            let places = Places { records: words.len() as u32, stride: BAND as u32 / 4, ..Places::default() };
+            let factors = rows.start.min(self.rows.len())..rows.end.min(self.rows.len());
+            words.extend(bytes_as_words(&self.rows[factors]));
+            if !self.rows.is_empty() {
+                // the last band has eight, too
+                words.resize(self.head.len() + bands.len() * BAND / 4, 0);
+            }
+            return (words, places);
+        };
+        let mut words = groups.head.clone();
+        let [own, shared] = groups.band_words();
+        let (records, stride) = (words.len() as u32, (own + shared) as u32);
+        bands.for_each(|band| groups.band(band, &mut words));
+        let mut places =
+            Places { groups: groups.per_row as u32, records, stride, shared: own as u32, phase: 0 };
+        if let Some((runs, phase)) = groups.runs(rows.start, rows.end) {
+            (places.shared, places.phase) = (words.len() as u32, phase);
+            words.extend(runs);
+        }
+        words.push(0); // kernels load a word ahead
+        (words, places)
+    }
+}
+
+impl Side {
+    /// Words for so many rows, at most.
+    pub fn words(&self, rows: usize) -> u64 {
+        let bands = rows.div_ceil(BAND);
+        let more = match &self.groups {
+            Some(groups) => {
+                groups.head.len()
+                    + bands * groups.band_words().iter().sum::<usize>()
+                    + groups.run_words(rows)
+                    + 1
+            }
+            None if self.rows.is_empty() => 0,
+            None => bands * BAND / 4,
+        };
+        (self.head.len() + more) as u64
+    }
+}
+
+fn bytes_as_words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks(4).map(|some| some.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
 }
 
 fn value_of(coded: &Coded) -> Value {
@@ -97,86 +181,5 @@ fn value_of(coded: &Coded) -> Value {
         (Some(pattern), _) => Value::Float { pattern, raw_bits: coded.raw_bits },
         (None, Some(_)) => Value::Codebook,
         (None, None) => Value::Integer { raw_bits: coded.raw_bits },
-    }
-}
-
-impl Resident {
-    fn factors(&mut self, row: bool, column: bool, planes: &[Vec<u8>]) {
-        let mut planes = planes.iter();
-        let rows = if row { planes.next() } else { None };
-        if let (true, Some(columns)) = (column, planes.next()) {
-            self.side.extend(columns.iter().map(|&byte| octaves(byte).to_bits()));
-        }
-        self.row_bytes = self.side.len();
-        if let Some(rows) = rows {
-            self.side.extend(
-                rows.chunks(4)
-                    .map(|bytes| bytes.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte))),
-            );
-        }
-        (self.form.rows, self.form.columns) = (row, column);
-    }
-
-    /// Scales of groups, of whole bands: rows that are missing in the last one have some, too.
-    fn scales(&mut self, groups: &Groups) {
-        let all = self.shape.bands() * BAND * groups.per_row;
-        let mut numbers = Vec::with_capacity(2 * all);
-        for i in 0..all {
-            numbers.push(groups.scale.get(i).copied().unwrap_or(0.0));
-            if !groups.min.is_empty() {
-                numbers.push(groups.min.get(i).copied().unwrap_or(0.0));
-            }
-        }
-        let exact = |&v: &f32| f16::from_f32(v).to_f32().to_bits() == v.to_bits();
-        let half = numbers.iter().all(exact);
-        if half {
-            let bits = |v: f32| u32::from(f16::from_f32(v).to_bits());
-            self.side
-                .extend(numbers.chunks(2).map(|two| bits(two[0]) | two.get(1).map_or(0, |&v| bits(v)) << 16));
-        } else {
-            self.side.extend(numbers.iter().map(|v| v.to_bits()));
-        }
-        self.map = self.side.len();
-        self.side.extend(groups.of_column.iter().map(|&group| u32::from(group)));
-        self.groups = groups.per_row;
-        self.form.groups = Some(Grouped {
-            size: groups.size as u32,
-            half,
-            min: !groups.min.is_empty(),
-            mapped: !groups.of_column.is_empty(),
-        });
-    }
-
-    /// Escapes as words: for each band where they begin, the end, and they themselves. Sets the form; nothing without any.
-    pub fn escapes(&mut self, escapes: &[Escape]) -> Vec<u32> {
-        if escapes.is_empty() {
-            self.form.escapes = Escapes::None;
-            return Vec::new();
-        }
-        let narrow = escapes.iter().all(|e| e.is_narrow(self.shape.cols));
-        self.form.escapes = if narrow { Escapes::Narrow } else { Escapes::Wide };
-        let bands = self.shape.bands();
-        let mut counts = vec![0u32; bands + 1];
-        escapes.iter().for_each(|e| counts[e.row / BAND + 1] += 1);
-        // places of narrow ones are counted in words, of wide ones in pairs of words; both from the first word
-        let head = if narrow { bands as u32 + 1 } else { (bands as u32 + 1).div_ceil(2) };
-        let mut at = head;
-        let mut words: Vec<u32> = counts
-            .iter()
-            .map(|n| {
-                at += n;
-                at
-            })
-            .collect();
-        words.resize(head as usize * if narrow { 1 } else { 2 }, 0);
-        for e in escapes {
-            let (row, col) = ((e.row % BAND) as u32, e.col as u32);
-            if narrow {
-                words.push(col | row << 16 | (e.more as i32 as u32) << 19);
-            } else {
-                words.extend([col | row << 29, e.more.to_bits()]);
-            }
-        }
-        words
     }
 }

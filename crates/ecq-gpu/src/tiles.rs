@@ -15,6 +15,7 @@ use ecq_quant::values::from_bits;
 use prefix_core::{Blocks, EncodeTable, Lengths};
 
 use crate::layout::{BAND, Escape, Shape, Tile};
+use crate::plan::TileSize;
 use crate::variant::{Code, Field};
 use crate::{nibble, side};
 
@@ -36,6 +37,11 @@ impl Meaning {
     pub fn of(coded: &Coded) -> Self {
         let codebook = coded.values.codebook.map(|book| book.0);
         Self { split: coded.split(), pattern: coded.pattern, codebook, bias: coded.values.bias }
+    }
+
+    /// Whether a nibble without raw bits stands for a number.
+    fn is_finite(&self, nibble: u8) -> bool {
+        self.value(self.split.join(nibble, 0)).is_finite()
     }
 
     /// The number that a level stands for.
@@ -101,10 +107,10 @@ impl<'a> Tiles<'a> {
         }
     }
 
-    /// Words of the tiles of a unit, if that is known before they are decoded.
-    pub fn words(&self, unit: usize) -> Option<u64> {
+    /// Sizes of the tiles of a unit, if they are known before they are decoded.
+    pub fn size(&self, unit: usize) -> Option<TileSize> {
         match self {
-            Self::Own(own) => Some(own.words(unit)),
+            Self::Own(own) => Some(own.size(unit)),
             Self::Recoded(_) => None,
         }
     }
@@ -129,6 +135,11 @@ impl<'a> Own<'a> {
             return None;
         }
         let meaning = Meaning::of(coded);
+        // what stands for an escape is taken off again, which must be a number
+        let escapes = (0..tensor.tiles()).any(|tile| tensor.entry(tile).escapes > 0);
+        if escapes && !(0..16).all(|nibble| meaning.is_finite(nibble)) {
+            return None;
+        }
         let pairs = match coded.codec {
             Codec::Pairs(pairs) => pairs,
             Codec::Nibble(lanes) => {
@@ -151,7 +162,7 @@ impl<'a> Own<'a> {
         Some(Self { tensor, shape, meaning, code, codes })
     }
 
-    fn words(&self, tile: usize) -> u64 {
+    fn size(&self, tile: usize) -> TileSize {
         let stream = u64::from(self.tensor.entry(tile).stream).next_multiple_of(4);
         let head = if self.shape.strips() > 1 { 4 * self.shape.strips() as u64 } else { 0 };
         // what is cut short is found when it is decoded
@@ -161,7 +172,9 @@ impl<'a> Own<'a> {
             Code::Nibble { .. } => raw_bytes(raw_bits, rows * cols) / 4,
             _ => rows.div_ceil(BAND as u64) * Field::of(raw_bits).map(|f| f.band_words(cols)).sum::<u64>(),
         };
-        raw + stream.saturating_sub(head) / 4
+        let words = raw + stream.saturating_sub(head) / 4;
+        // an escape is two numbers of at least a byte
+        TileSize { words, escapes: u64::from(self.tensor.entry(tile).escapes) / 2 }
     }
 
     fn tile(&self, index: usize) -> Result<Tile> {
@@ -190,11 +203,10 @@ impl<'a> Own<'a> {
         }
         let mut known = true;
         escapes::read(parts.escapes, weights, |position, level| {
-            let all = Field::of(coded.raw_bits).fold(0, |all, field| all | raw(position, field) << field.low);
-            let own = self.meaning.split.join(nibbles[position], all as u16);
-            let more = (self.meaning.value(level) - self.meaning.value(own)) as f32;
+            let filler = self.meaning.value(self.meaning.split.join(nibbles[position], 0));
             let (row, col) = (rows.start + position / cols, position % cols);
-            tile.escapes.push(Escape { row, col, more });
+            clear_raw(self.code, coded.raw_bits, [weights, cols], position, &mut tile.words);
+            tile.escapes.push(Escape { row, col, value: self.meaning.value(level), filler });
             known &= coded.pattern.is_none_or(|pattern| pattern.bits(level).is_some());
         })
         .map_err(fail)?;
@@ -222,7 +234,7 @@ impl<'a> Recoded<'a> {
         let coded = tensor.coded();
         let shape = cut(coded);
         let meaning = Meaning::of(coded);
-        let filler = filler(tensor, meaning.split)?;
+        let filler = filler(tensor, &meaning)?;
         let mut counts = [0u64; 256];
         for unit in 0..units(coded).1 {
             let (rows, levels) = unit_levels(tensor, unit)?;
@@ -246,13 +258,13 @@ impl<'a> Recoded<'a> {
         let (rows, levels) = unit_levels(self.tensor, unit)?;
         let (mut nibbles, mut raw, mut escapes) = (vec![0; levels.len()], vec![0; levels.len()], Vec::new());
         let cols = self.shape.cols;
-        let base = self.meaning.value(self.meaning.split.join(self.filler, 0));
+        let filler = self.meaning.value(self.meaning.split.join(self.filler, 0));
         for (i, &level) in levels.iter().enumerate() {
             let escaped;
             (nibbles[i], raw[i], escaped) = split(self.meaning.split, level, self.filler);
             if escaped {
-                let more = (self.meaning.value(level) - base) as f32;
-                escapes.push(Escape { row: rows.start + i / cols, col: i % cols, more });
+                let (row, col) = (rows.start + i / cols, i % cols);
+                escapes.push(Escape { row, col, value: self.meaning.value(level), filler });
             }
         }
         let mut tiles = Vec::new();
@@ -302,12 +314,15 @@ fn split(split: Split, level: i32, filler: u8) -> (u8, u16, bool) {
     }
 }
 
-/// The most frequent nibble of the first tile: it will have a short code.
-fn filler(tensor: &CodedTensor<'_>, split: Split) -> Result<u8> {
+/// The most frequent nibble of the first tile that stands for a number: it will have a short code.
+fn filler(tensor: &CodedTensor<'_>, meaning: &Meaning) -> Result<u8> {
     let (mut levels, mut counts) = (Vec::new(), [0u64; 16]);
     tensor.levels(0, &mut levels)?;
-    levels.iter().filter_map(|&level| split.split(level)).for_each(|(n, _)| counts[usize::from(n)] += 1);
-    Ok((0..16u8).max_by_key(|&n| counts[usize::from(n)]).unwrap_or(0))
+    levels
+        .iter()
+        .filter_map(|&level| meaning.split.split(level))
+        .for_each(|(n, _)| counts[usize::from(n)] += 1);
+    Ok((0..16u8).max_by_key(|&n| (meaning.is_finite(n), counts[usize::from(n)])).unwrap_or(0))
 }
 
 /// Tiles of the file in a unit, and number of units: a unit's rows are a multiple of eight, or all.
@@ -376,6 +391,23 @@ fn pairs(
 /// Words of bytes, the last one filled up.
 fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
     bytes.chunks(4).map(|word| word.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)))
+}
+
+/// Makes the raw bits of a weight 0, which are first among the words of a tile: by bands, or by planes of all weights.
+fn clear_raw(code: Code, raw_bits: u32, [weights, cols]: [usize; 2], position: usize, words: &mut [u32]) {
+    let (row, col) = (position / cols, position % cols);
+    let band: u64 = Field::of(raw_bits).map(|field| field.band_words(cols as u64)).sum();
+    let planes = matches!(code, Code::Nibble { .. });
+    let mut at = if planes { 0 } else { row / BAND * band as usize };
+    for field in Field::of(raw_bits) {
+        let width = field.width as usize;
+        let (word, bit) = match planes {
+            true => (position * width / 32, position * width % 32),
+            false => field.position(row % BAND, col),
+        };
+        words[at + word] &= !(((1 << field.width) - 1) << bit);
+        at += if planes { (weights * width).div_ceil(32) } else { field.band_words(cols as u64) as usize };
+    }
 }
 
 /// Appends the raw bits of a tile's rows, band by band. `raw` gives a field at a position in the tile.

@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::nibble::Walk;
+use crate::scales::{self, Grouped};
 use crate::shader::Binding;
 use ecq_format::pattern::{FloatFormat, Pattern};
 use minijinja::{Environment, UndefinedBehavior, context};
@@ -101,30 +102,6 @@ impl Value {
     }
 }
 
-/// How scales of groups are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Grouped {
-    /// Columns of a group.
-    pub size: u32,
-    /// As binary16 numbers; else as f32.
-    pub half: bool,
-    /// A summand beside each factor.
-    pub min: bool,
-    /// Columns say which group they belong to.
-    pub mapped: bool,
-}
-
-/// How escapes are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Escapes {
-    /// There are none.
-    None,
-    /// A word each: 16 bits of column, 3 of row, 13 of difference.
-    Narrow,
-    /// Two words each: column and row, and an f32.
-    Wide,
-}
-
 /// What the kernels for a tensor depend on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Form {
@@ -142,8 +119,8 @@ pub struct Form {
     pub constant: bool,
     /// Whether all weights have an offset.
     pub offset: bool,
-    /// How escapes are stored.
-    pub escapes: Escapes,
+    /// Whether there are any.
+    pub escapes: bool,
 }
 
 /// Type of the vectors.
@@ -154,6 +131,16 @@ pub enum Input {
     F32,
     /// f16, where the device has it
     F16,
+}
+
+impl Input {
+    /// Bytes of a number.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 /// What a kernel does.
@@ -196,11 +183,11 @@ macro_rules! wgsl {
 
 /// Templates of WGSL: each kernel after what it shares with others.
 const SOURCES: [(&str, &str); 6] = [
-    ("fused", wgsl!("params", "values", "streams", "product", "fused", "walk")),
+    ("fused", wgsl!("params", "values", "streams", "scales", "escapes", "product", "fused", "walk")),
     ("decode", wgsl!("params", "values", "streams", "decode", "walk")),
-    ("nibble_fused", wgsl!("params", "values", "product", "nibble_fused", "nibble")),
+    ("nibble_fused", wgsl!("params", "values", "scales", "escapes", "product", "nibble_fused", "nibble")),
     ("nibble_decode", wgsl!("params", "values", "decode", "nibble_decode", "nibble")),
-    ("plain", wgsl!("params", "values", "workgroup", "product", "plain")),
+    ("plain", wgsl!("params", "values", "workgroup", "scales", "escapes", "product", "plain")),
     ("finish", wgsl!("params", "finish")),
 ];
 
@@ -255,7 +242,7 @@ impl Variant {
             Some(Read(4)),
             Some(Write(5)),
             self.form.has_side().then_some(Read(6)),
-            (self.form.escapes != Escapes::None).then_some(Read(7)),
+            self.form.escapes.then_some(Read(7)),
         ];
         let book = (self.form.value == Value::Codebook).then_some(Read(3));
         match self.kernel {
@@ -368,7 +355,7 @@ impl Form {
         rows: false,
         constant: false,
         offset: false,
-        escapes: Escapes::None,
+        escapes: false,
     };
 
     /// Whether there are scales of any kind.
@@ -398,13 +385,8 @@ impl Form {
             _ => context! {},
         };
         let groups = match self.groups {
-            Some(groups) => context! {
-                scales => match (groups.half, groups.min) {
-                    (true, true) => "half2", (true, false) => "half", (false, true) => "float2", (false, false) => "float",
-                },
-                size => groups.size, mapped => groups.mapped,
-            },
-            None => context! { scales => false, mapped => false },
+            Some(groups) => groups.context(),
+            None => context! { scales => false },
         };
         context! {
             code => match self.code {
@@ -420,7 +402,7 @@ impl Form {
             fold_less => format!("{:?}", (2f64).powi(raw_bits as i32 - 2) - 0.5),
             columns => self.columns, row_factors => self.rows, constant => self.constant, offset => self.offset,
             side => self.has_side(),
-            escapes => match self.escapes { Escapes::None => "", Escapes::Narrow => "narrow", Escapes::Wide => "wide" },
+            escapes => self.escapes, formats => scales::formats(),
             ..context! { ..float, ..groups }
         }
     }

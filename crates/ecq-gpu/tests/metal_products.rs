@@ -39,7 +39,7 @@ impl Buffers {
         out: usize,
     ) -> Vec<u32> {
         let plain = matches!(kernel, Kernel::Plain { .. });
-        let Host { resident, streams, escapes, .. } = &self.0;
+        let Host { resident, streams, sides, escapes, .. } = &self.0;
         let form = Form { constant: resident.constant(plain) != 0.0, ..resident.form };
         let variant = Variant::new(kernel, form, lanes);
         let params = self.0.params(plain);
@@ -50,8 +50,8 @@ impl Buffers {
             (2, &streams[0].first),
             (3, &resident.codes),
             (5, &nothing),
-            (6, &resident.side),
-            (7, escapes),
+            (6, sides.first().map_or(&[][..], Vec::as_slice)),
+            (7, escapes.first().map_or(&[][..], Vec::as_slice)),
         ];
         let bound: Vec<u32> = variant.bindings().iter().map(|b| b.number()).collect();
         let given = all.iter().filter(|(i, _)| !others.iter().any(|(j, _)| i == j)).chain(others);

@@ -4,8 +4,9 @@
 mod variants;
 
 use ecq_gpu::Error;
+use ecq_gpu::escapes::most_words;
 use ecq_gpu::layout::{PADDING, Shape};
-use ecq_gpu::plan::{Limits, Needs, Part, parts, workgroups};
+use ecq_gpu::plan::{Limits, Needs, Part, TileSize, parts, workgroups};
 use ecq_gpu::variant::{Form, Input, Kernel, Lanes, Value, Variant};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
@@ -17,7 +18,8 @@ fn shape(rows: usize, cols: usize, tile_rows: usize, strip: usize) -> Shape {
 }
 
 fn plan(shape: &Shape, form: &Form, tile: u64, limits: &Limits) -> Vec<Part> {
-    let parts = parts("w", shape, form, &vec![tile; shape.tiles()], limits).unwrap();
+    let size = TileSize { words: tile, escapes: 0 };
+    let parts = parts("w", shape, form, &vec![size; shape.tiles()], |_| 0, limits).unwrap();
     // nothing is left out, nothing is there twice
     let mut at = (0, 0);
     for part in &parts {
@@ -97,6 +99,38 @@ fn more_than_two_gib_are_several_parts() {
     assert_eq!(plan(&shape, &Form::PLAIN, 1, &Limits::WEBGPU).len(), 64);
 }
 
+/// Scales and escapes may be what makes a part too large.
+#[test]
+fn scales_and_escapes_are_shared_out_too() {
+    let shape = shape(1003, 512, 16, 512);
+    let limits = Limits { binding: 64 << 10, ..Limits::WEBGPU };
+    let tiles = |escapes| vec![TileSize { words: 1 << 10, escapes }; shape.tiles()];
+    let side = |rows: usize| 300 + rows.div_ceil(8) as u64 * 700;
+    let none = |_: usize| 0;
+    let plain = parts("w", &shape, &Form::PLAIN, &tiles(0), none, &limits).unwrap();
+    for (escapes, side) in [(0, &side as &dyn Fn(usize) -> u64), (3000, &none), (3000, &side)] {
+        let all = parts("w", &shape, &Form::PLAIN, &tiles(escapes), side, &limits).unwrap();
+        assert!(all.len() > plain.len());
+        assert_eq!(all.last().unwrap().rows.end, shape.rows);
+        for part in &all {
+            let escapes = most_words(part.tiles.len() as u64 * escapes, part.rows.len(), shape.cols);
+            assert_eq!(part.side, side(part.rows.len()).max(escapes));
+            assert!(4 * part.side <= limits.binding);
+        }
+    }
+    let refused = |escapes, side: &dyn Fn(usize) -> u64| {
+        matches!(
+            parts("w", &shape, &Form::PLAIN, &tiles(escapes), side, &limits),
+            Err(Error::Limit { needs, limit, .. }) if needs > limit
+        )
+    };
+    assert!(refused(12_000, &none) && refused(0, &|rows| rows as u64 * 1100));
+    // bits are counted in 32 bits, however large buffers may be
+    let limits = Limits { buffer: 16 << 30, binding: 4 << 30, ..Limits::APPLE };
+    let all = parts("w", &shape, &Form::PLAIN, &tiles(0), |rows| rows as u64 * 1_000_000, &limits).unwrap();
+    assert!(all.iter().all(|part| part.side <= 1 << 27) && all.len() > 1);
+}
+
 #[test]
 fn tiles_that_share_a_band_stay_together() {
     for (tile_rows, unit) in [(1, 8), (5, 8), (12, 2), (20, 2), (6, 4), (24, 1)] {
@@ -111,8 +145,14 @@ fn tiles_that_share_a_band_stay_together() {
 
 #[test]
 fn what_cannot_be_is_refused() {
-    let refused = |shape: &Shape, tiles: &[u64]| match parts("w", shape, &Form::PLAIN, tiles, &Limits::WEBGPU)
-    {
+    let refused = |shape: &Shape, tiles: &[u64]| match parts(
+        "w",
+        shape,
+        &Form::PLAIN,
+        &tiles.iter().map(|&words| TileSize { words, escapes: 0 }).collect::<Vec<_>>(),
+        |_| 0,
+        &Limits::WEBGPU,
+    ) {
         Err(Error::Argument { .. }) => "argument",
         Err(Error::Limit { needs, limit, .. }) => {
             assert!(needs > limit);
@@ -128,7 +168,16 @@ fn what_cannot_be_is_refused() {
     assert_eq!(refused(&shape(9, 8, 8, 8), &[1, 1 << 25]), "limit");
     assert_eq!(refused(&shape(9, 8, 8, 8), &[u64::MAX, 1]), "limit");
     assert_eq!(refused(&shape(8, 1 << 26, 8, 1 << 26), &[1]), "limit"); // its packed weights
-    let part = Part { tiles: 0..1, rows: 0..8, streams: u32::MAX, words: 1, starts: 1, packed: 1 };
+    let part = Part {
+        tiles: 0..1,
+        rows: 0..8,
+        streams: u32::MAX,
+        words: 1,
+        starts: 1,
+        packed: 1,
+        escapes: 0,
+        side: 0,
+    };
     let tiny = Limits { workgroups: 8, ..Limits::WEBGPU };
     let grid = |kernel, vectors| {
         let variant = Variant::new(kernel, Form::PLAIN, Lanes::Subgroups(32));

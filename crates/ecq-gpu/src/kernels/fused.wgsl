@@ -4,7 +4,8 @@
 {%- macro column(j, careful) %}
     {{- place(j, careful) }}
     {%- if scales %}
-    let group{{ j }} = row * p.groups + {% if mapped %}side[p.map + c{{ j }}]{% else %}c{{ j }} / {{ size }}u{% endif %};
+    let group{{ j }} = {{ group_of('c' ~ j) }};
+    {{- load_scales(j) }}
     {%- endif %}
     {{- load_x(j, careful) }}
     {{- load_raw(j) }}
@@ -16,7 +17,7 @@
         {{- values(j, pair) }}
         {%- if scales %}
             {%- for row in [2 * pair, 2 * pair + 1] %}
-    let s{{ row }}_{{ j }} = scale_of(group{{ j }}{% if row > 0 %} + {{ row }}u * p.groups{% endif %});
+    {{- scale_of(row, j) }}
     let w{{ row }}_{{ j }} = fma(s{{ row }}_{{ j }}.x, v{{ row }}_{{ j }}{% if constant %} + p.constant{% endif %}, s{{ row }}_{{ j }}.y);
             {%- endfor %}
         {%- else %}

@@ -83,7 +83,7 @@ fn fold(number: f32, raw: u32) -> f32 {
     {%- endif %}
     {%- if scales %}
     let r{{ j }} = min(tile_row + group * height + row{{ j }}, tile_end - 1u);
-    let s{{ j }} = scale_of(r{{ j }} * p.groups + {% if mapped %}side[p.map + c{{ j }}]{% else %}c{{ j }} / {{ size }}u{% endif %});
+    let s{{ j }} = scale_at(r{{ j }} & ~7u, r{{ j }} & 7u, {{ group_of('c' ~ j) }});
     let w{{ j }} = fma(s{{ j }}.x, v{{ j }}{% if constant %} + p.constant{% endif %}, s{{ j }}.y);
     {%- else %}
     let w{{ j }} = v{{ j }};
@@ -116,26 +116,15 @@ fn fold(number: f32, raw: u32) -> f32 {
             let r = tile_row + group * height + now;
 {%- if escapes %}
             {
-            let band = min(r, tile_end - 1u) / 8u;
-            let row = 8u * band;
-            let last = select(0u, escapes[band + 1u], r < tile_end);
-            // as often for all lanes of a group: barriers follow
-            for (var round = escapes[band]; round < last; round += {{ members }}u) {
-                let at = round + member;
-                if (at < last) {
-                    {{- escaped() }}
-                    if (row + which == r) {
-    {%- for i in range(m) %}
-                        y{{ i }} += part{{ i }};
-    {%- endfor %}
-                    }
-                }
-            }
+            let row = min(r, tile_end - 1u) / 8u * 8u;
+            let lane = member;
+            let strip = select(1u, 0u, r < tile_end);
+            {{- add_escapes() }}
             }
 {%- endif %}
             {{- total('y') }}
             if (member == 0u && r < tile_end) {
-                let factor = p.step{% if row_factors %} * octaves((side[p.row_bytes + r / 4u] >> (r % 4u * 8u)) & 0xffu){% endif %};
+                let factor = p.step{% if row_factors %} * octaves((side[band_of(r) + (r & 7u) / 4u] >> (r % 4u * 8u)) & 0xffu){% endif %};
 {%- for i in range(m) %}
                 y[(base + {{ i }}u) * p.rows + r] = factor * (y{{ i }}{% if constant and not scales %} + p.constant * sum{{ i }}{% endif -%}
                 ){% if offset %} + p.offset * plain{{ i }}{% endif %};

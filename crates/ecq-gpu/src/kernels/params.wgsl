@@ -10,9 +10,11 @@ struct Params {
     strips: u32,     // streams of a tile
     strip: u32,      // columns of a stream, but for the last of a tile
     streams: u32,    // that this dispatch decodes
-    groups: u32,     // scales of a row
-    map: u32,        // in the side data: the group of each column
-    row_bytes: u32,  // likewise: factors of rows
+    groups: u32,     // of a row
+    records: u32,    // in the side data: what bands have
+    stride: u32,     // words of a band there
+    supers: u32,     // numbers that groups share: from a band's first word on, or in the side data
+    phase: u32,      // groups of the first run that are not in this part
     step: f32,
     constant: f32,   // what is missing in the value of each level
     offset: f32,

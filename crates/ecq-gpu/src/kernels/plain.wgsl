@@ -35,7 +35,8 @@
 {#- A column: its weights times x. #}
 {%- macro take() %}
     {%- if scales %}
-        let group = row * p.groups + {% if mapped %}side[p.map + c0]{% else %}c0 / {{ size }}u{% endif %};
+        let group0 = {{ group_of('c0') }};
+        {{- load_scales(0) }}
     {%- endif %}
         {{- load_x(0, false) }}
         {{- sum_x(0) }}
@@ -43,8 +44,8 @@
         {{- values8() }}
     {%- for row in range(8) %}
         {%- if scales %}
-        let s{{ row }} = scale_of(group{% if row > 0 %} + {{ row }}u * p.groups{% endif %});
-        let w{{ row }} = fma(s{{ row }}.x, v{{ row }}{% if constant %} + p.constant{% endif %}, s{{ row }}.y);
+        {{- scale_of(row, 0) }}
+        let w{{ row }} = fma(s{{ row }}_0.x, v{{ row }}{% if constant %} + p.constant{% endif %}, s{{ row }}_0.y);
         {%- else %}
         let w{{ row }} = v{{ row }};
         {%- endif %}

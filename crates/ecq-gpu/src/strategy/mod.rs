@@ -10,7 +10,7 @@ use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
 
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::matrix::{Matrix, Packed};
+use crate::matrix::{Matrix, Packed, Vectors};
 use crate::upload::buffer;
 use ahead::Ahead;
 use lru::{Lru, Place};
@@ -104,7 +104,7 @@ impl Weights {
     /// matrix's streams are in memory. Errors as for [`Matrix::new`], and [`Error::Lost`].
     pub fn add(&mut self, name: &str, tensor: &CodedTensor<'_>) -> Result<Id> {
         let engine = &self.engine;
-        let entry = engine.guard(name, true, || {
+        let entry = engine.guard(name, || {
             let mut entry = Entry { matrix: Matrix::new(engine, name, tensor)?, packed: None };
             if self.strategy == Strategy::Cached {
                 entry.pack(engine)?;
@@ -122,7 +122,7 @@ impl Weights {
     ///
     /// Errors: [`Error::OutOfMemory`], [`Error::Shader`], [`Error::Lost`].
     pub fn settle(&mut self) -> Result<()> {
-        self.engine.clone().guard("settling weights", true, || match self.strategy {
+        self.engine.clone().guard("settling weights", || match self.strategy {
             Strategy::Prefetch => self.make_rooms(),
             Strategy::Auto { bytes } => self.pack_best(bytes),
             Strategy::Fused | Strategy::Cached | Strategy::Lru { .. } => Ok(()),
@@ -177,23 +177,14 @@ impl Weights {
     ///
     /// Errors as there, [`Error::Argument`] if the matrix is one of other weights, [`Error::OutOfMemory`] for rooms,
     /// [`Error::Lost`] and [`Error::Wgpu`].
-    pub fn record(
+    pub fn record<'a>(
         &mut self,
         encoder: &mut CommandEncoder,
         id: Id,
-        x: BufferSlice<'_>,
+        x: impl Into<Vectors<'a>>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
-        self.engine.clone().guard("a product", false, || self.product(encoder, id, x, y))
-    }
-
-    fn product(
-        &mut self,
-        encoder: &mut CommandEncoder,
-        id: Id,
-        x: BufferSlice<'_>,
-        y: BufferSlice<'_>,
-    ) -> Result<()> {
+        let x = x.into();
         let Some(entry) = self.entries.get(id.0) else {
             return Err(Error::Argument {
                 what: "a product".into(),
@@ -219,7 +210,7 @@ impl Weights {
         &mut self,
         encoder: &mut CommandEncoder,
         id: usize,
-        x: BufferSlice<'_>,
+        x: Vectors<'_>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
         self.make_rooms()?;
@@ -269,7 +260,7 @@ impl Weights {
         &mut self,
         encoder: &mut CommandEncoder,
         id: usize,
-        x: BufferSlice<'_>,
+        x: Vectors<'_>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let (engine, matrix) = (&self.engine, &self.entries[id].matrix);

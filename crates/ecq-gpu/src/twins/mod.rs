@@ -19,6 +19,7 @@
 //! is not there.
 
 pub mod decode;
+mod escapes;
 pub mod finish;
 pub mod fused;
 pub mod nibble;
@@ -26,6 +27,7 @@ pub mod plain;
 pub mod prefix;
 pub mod product;
 pub mod rans;
+mod scales;
 pub mod streams;
 pub mod values;
 
@@ -95,7 +97,7 @@ pub struct Buffers<'a> {
     pub codes: &'a [u32],
     /// Scales.
     pub side: &'a [u32],
-    /// For each band where its escapes begin, the end, and the escapes.
+    /// Escapes.
     pub escapes: &'a [u32],
 }
 
@@ -103,14 +105,14 @@ impl<'a> Buffers<'a> {
     /// Those of a part of a tensor with its `params`; `None` if there is no such part.
     pub fn of(host: &'a Host<Vec<u32>>, part: usize, params: &'a Params) -> Option<Self> {
         let streams = host.streams.get(part)?;
-        let Host { resident, escapes, .. } = host;
+        let words = |all: &'a [Vec<u32>]| all.get(part).map_or(&[][..], Vec::as_slice);
         Some(Self {
             params,
             words: &streams.words,
             first: &streams.first,
-            codes: &resident.codes,
-            side: &resident.side,
-            escapes,
+            codes: &host.resident.codes,
+            side: words(&host.sides),
+            escapes: words(&host.escapes),
         })
     }
 

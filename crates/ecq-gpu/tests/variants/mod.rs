@@ -2,29 +2,74 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use ecq_format::pattern::{FloatFormat, Pattern};
-use ecq_gpu::variant::{Code, Escapes, Form, Grouped, Input, Kernel, Lanes, Value, Variant};
+use ecq_gpu::scales::{Format, Grouped, Number, Piece, Record, Rule};
+use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Value, Variant};
 
 const PLAIN: Form = Form::PLAIN;
 
 fn forms() -> Vec<Form> {
-    let grouped = |half, min, mapped| Some(Grouped { size: 32, half, min, mapped });
+    let all = scales();
     let mut forms = vec![PLAIN];
     for raw_bits in 1..=7 {
-        forms.push(Form { value: Value::Integer { raw_bits }, escapes: Escapes::Narrow, ..PLAIN });
+        forms.push(Form { value: Value::Integer { raw_bits }, escapes: true, ..PLAIN });
     }
-    forms.push(Form { value: Value::Codebook, groups: grouped(true, false, false), ..PLAIN });
+    forms.push(Form { value: Value::Codebook, groups: Some(all[0]), ..PLAIN });
     for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
         let pattern = Pattern { format, base: 3 };
         let raw_bits = format.bits() - 5;
-        forms.push(Form { value: Value::Float { pattern, raw_bits }, escapes: Escapes::Wide, ..PLAIN });
+        forms.push(Form { value: Value::Float { pattern, raw_bits }, escapes: true, ..PLAIN });
     }
     for i in 0..8 {
-        let groups = grouped(i & 1 != 0, i & 2 != 0, i & 4 != 0);
-        forms.push(Form { groups, constant: i & 1 == 0, escapes: Escapes::Narrow, ..PLAIN });
         let (columns, rows, constant) = (i & 1 != 0, i & 2 != 0, i & 4 != 0);
-        forms.push(Form { columns, rows, constant, offset: i == 7, escapes: Escapes::Wide, ..PLAIN });
+        forms.push(Form { columns, rows, constant, offset: i == 7, escapes: true, ..PLAIN });
     }
+    let of = |(i, groups)| {
+        let escapes = i % 3 != 1;
+        Form { groups: Some(groups), constant: i % 2 == 0, escapes, ..PLAIN }
+    };
+    forms.extend(all.into_iter().enumerate().map(of));
     forms
+}
+
+/// Scales of groups of every kind, of numbers in codes of every kind.
+fn scales() -> Vec<Grouped> {
+    let number = |format, all: &[(u32, u32, bool)]| {
+        let mut pieces = [Piece::default(); 4];
+        for (piece, &(shift, width, table)) in pieces.iter_mut().zip(all) {
+            *piece = Piece { shift, width, table };
+        }
+        Number { format, pieces }
+    };
+    let half = number(Format::Half, &[(0, 13, false)]);
+    let bytes = number(Format::SmallHalf, &[(8, 5, true), (0, 8, false)]);
+    let bf16 = number(Format::Bf16, &[(0, 10, true)]);
+    let full = number(Format::F32, &[(0, 32, false)]);
+    let split = number(Format::F32, &[(24, 3, false), (16, 8, false), (8, 8, false), (0, 6, true)]);
+    let always = number(Format::F32, &[]);
+    let six = number(Format::Integer, &[(0, 6, false)]);
+    let eight = number(Format::Integer, &[(0, 8, false)]);
+    let of = |rule, map_bits, factor, other| Grouped {
+        size: 32,
+        numbers: Record { factor, other },
+        rule,
+        map_bits,
+    };
+    let nested = |factor, other| Rule::Nested { supers: 8, shared: Record { factor, other } };
+    vec![
+        of(Rule::Plain, 0, half, None),
+        of(Rule::Plain, 8, half, Some(bytes)),
+        of(Rule::Plain, 16, bytes, Some(half)),
+        of(Rule::Plain, 0, bf16, Some(bf16)),
+        of(Rule::Plain, 0, full, Some(full)),
+        of(Rule::Plain, 0, split, Some(always)),
+        of(Rule::Plain, 0, always, None),
+        of(Rule::Zero, 16, half, Some(eight)),
+        of(Rule::Zero, 0, split, Some(six)),
+        of(nested(half, Some(bytes)), 0, six, Some(six)),
+        of(nested(bytes, None), 0, eight, None),
+        of(nested(always, Some(half)), 0, number(Format::Integer, &[(0, 3, true)]), Some(eight)),
+        of(Rule::Run { supers: 256, shared: split }, 0, number(Format::F32, &[(0, 8, true)]), None),
+    ]
 }
 
 /// The kernels.

@@ -1,0 +1,66 @@
+//! Tensors that are more than one binding, whose scales and escapes are shared out with their rows.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+#[path = "../../ecq-cpu/tests/reference/case.rs"]
+mod case;
+#[path = "../../ecq-format/tests/common/mod.rs"]
+mod common;
+mod reference;
+mod support;
+
+use case::{Case, vectors, with_model};
+use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
+use ecq_format::encode::Profile;
+use ecq_gpu::{Engine, Error, Matrix, Options};
+
+/// An engine on a device whose bindings have this size.
+fn engine(bytes: u64) -> Option<Engine> {
+    let gpu = support::gpu()?;
+    let mut limits = gpu.adapter.limits();
+    limits.max_storage_buffer_binding_size = bytes;
+    let descriptor = wgpu::DeviceDescriptor {
+        required_features: gpu.adapter.features() & ecq_gpu::gpu::useful_features(),
+        required_limits: limits,
+        ..Default::default()
+    };
+    let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
+    Some(Engine::new(&device, &queue, Options::default()).unwrap())
+}
+
+#[test]
+fn scales_and_escapes_in_several_buffers() {
+    let Some(engine) = engine(28 << 10) else { return };
+    let cases = [
+        (Scales::Group { size: 1, min: true }, 0),
+        (Scales::Nested { size: 4, supers: 5, bias: -32, min: true }, 60),
+        (Scales::Lookup { size: 2, supers: 7, offset: 0.25 }, 60),
+        (Scales::Numbers { size: 3, format: NumberFormat::F32, min: Min::Zero, mapped: true }, 0),
+        (Scales::RowColumn { row: true, column: true }, 9),
+    ];
+    for (scales, escapes) in cases {
+        let case = Case { rows: 203, cols: 576, scales, escapes, profile: Profile::Gpu, ..Case::PLAIN };
+        let mut model = case.model();
+        model.pairs = Some((Pairs { code: PairCode::Prefix, band: 8, strip: 320 }, 8));
+        with_model(&model, |tensor| {
+            let weights = reference::Weights::new(tensor);
+            let matrix = Matrix::new(&engine, "w", tensor).unwrap();
+            assert!(matrix.packed_sizes().len() > 2, "{:?}", matrix.packed_sizes());
+            let x = vectors(case.cols, 1, 1);
+            weights.compare(&x, &support::product(&engine, &matrix, &x), &format!("{case:?}"));
+            let packed = support::decode(&engine, &matrix);
+            let y = support::packed_product(&engine, &matrix, &packed, &x);
+            weights.compare(&x, &y, &format!("packed, {case:?}"));
+        });
+    }
+}
+
+#[test]
+fn what_fits_nowhere_is_refused() {
+    let Some(engine) = engine(28 << 10) else { return };
+    let scales = Scales::Numbers { size: 1, format: NumberFormat::F32, min: Min::Number, mapped: false };
+    let case = Case { rows: 8, cols: 1200, scales, ..Case::PLAIN };
+    with_model(&case.model(), |tensor| {
+        let refused = Matrix::new(&engine, "w", tensor).map(drop);
+        assert!(matches!(refused, Err(Error::Limit { needs, limit, .. }) if needs > limit), "{refused:?}");
+    });
+}
