@@ -67,11 +67,12 @@ pub struct Args {
     cache: Option<u64>,
 }
 
-/// A number of vectors that is one dispatch.
+/// Most vectors: a long prompt.
+const MOST_VECTORS: usize = 4096;
+
 fn vectors(text: &str) -> Result<usize, String> {
-    let most = ecq_gpu::matrix::MOST_VECTORS as usize;
-    let number = text.parse().ok().filter(|n| (1..=most).contains(n));
-    number.ok_or_else(|| format!("expected a number from 1 to {most}"))
+    let number = text.parse().ok().filter(|n| (1..=MOST_VECTORS).contains(n));
+    number.ok_or_else(|| format!("expected a number from 1 to {MOST_VECTORS}"))
 }
 
 impl Args {

@@ -9,6 +9,8 @@ fn main() {
     let kernel = match argument(0) {
         "decode" => Kernel::Decode,
         "plain" => Kernel::Plain { vectors, input: Input::F32 },
+        "prompt" => Kernel::Prompt { input: Input::F32 },
+        "plain_prompt" => Kernel::PlainPrompt { input: Input::F32 },
         "finish" => Kernel::Finish,
         _ => Kernel::Fused { vectors, input: Input::F32 },
     };

@@ -169,7 +169,8 @@ fn check(limits: &plan::Limits, lanes: Lanes) -> Result<()> {
     let (vectors, input) = (16, Input::F32);
     let (fused, plain) = (Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input });
     let nibble = Form { code: Code::Nibble { lanes: 1024 }, ..form };
-    [(fused, form), (plain, form), (fused, nibble)].into_iter().try_for_each(|(kernel, form)| {
+    let all = [(fused, form), (plain, form), (Kernel::Prompt { input }, form), (fused, nibble)];
+    all.into_iter().try_for_each(|(kernel, form)| {
         plan::Needs::of(&Variant::new(kernel, form, lanes)).check(kernel.name(), limits)
     })
 }

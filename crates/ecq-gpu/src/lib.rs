@@ -44,6 +44,7 @@ pub mod matrix;
 mod nibble;
 pub mod params;
 pub mod plan;
+pub mod prompt;
 pub mod scales;
 #[allow(unsafe_code)]
 pub mod shader;

@@ -10,9 +10,9 @@ use crate::layout::{Resident, Shape};
 use crate::params::Params;
 use crate::plan::{self, Part};
 use crate::upload::{Sender, buffer, words};
-use crate::variant::{Form, Input, Kernel, Value, Variant};
+use crate::variant::{Code, Form, Input, Kernel, Value, Variant};
 
-/// Most vectors that a kernel multiplies at once; more are taken in turns.
+/// Most vectors that are multiplied with weights in registers; for more, each weight is decoded into workgroup memory.
 pub const MOST_VECTORS: u32 = 16;
 
 /// Streams of a part of a tensor.
@@ -56,7 +56,7 @@ pub struct Matrix {
     shards: Vec<Shard>,
     /// For each part: parameters of kernels that decode.
     params: Vec<Buffer>,
-    /// For each part: parameters of kernels that read packed weights.
+    /// For each part: parameters of kernels whose values are those of packed weights.
     plain: Vec<Buffer>,
     codes: Buffer,
     /// For each part, if there are scales.
@@ -155,7 +155,7 @@ impl Matrix {
     }
 
     fn variant(&self, engine: &Engine, kernel: Kernel) -> Variant {
-        let plain = matches!(kernel, Kernel::Plain { .. });
+        let plain = kernel.as_packed();
         let form = Form { constant: self.resident.constant(plain) != 0.0, ..self.resident.form };
         Variant::new(kernel, form, engine.lanes())
     }
@@ -189,8 +189,7 @@ impl Matrix {
         if vectors == 0 {
             return Ok(());
         }
-        let at_once = vectors.min(MOST_VECTORS);
-        let kernel = Kernel::Fused { vectors: at_once, input: x.input };
+        let (kernel, params) = self.kernel(vectors, x.input);
         let variant = self.variant(engine, kernel);
         let several = self.resident.shape.strips() > 1;
         let numbers = self.resident.shape.strips() as u64 * u64::from(vectors) * self.rows() as u64;
@@ -199,8 +198,7 @@ impl Matrix {
             false => None,
         };
         let out = sums.as_ref().map_or(y, |sums| sums.slice(..));
-        for (i, ((shard, part), params)) in self.shards.iter().zip(&self.parts).zip(&self.params).enumerate()
-        {
+        for (i, ((shard, part), params)) in self.shards.iter().zip(&self.parts).zip(params).enumerate() {
             let mut entries = vec![
                 (0, whole(params)),
                 (1, whole(&shard.words)),
@@ -218,6 +216,17 @@ impl Matrix {
             dispatch(engine, encoder, &finish, entries, grid)?;
         }
         Ok(())
+    }
+
+    /// The kernel for so many vectors, and its parameters.
+    fn kernel(&self, vectors: u32, input: Input) -> (Kernel, &[Buffer]) {
+        let nibble = matches!(self.resident.form.code, Code::Nibble { .. });
+        match vectors {
+            ..=MOST_VECTORS => (Kernel::Fused { vectors, input }, &self.params),
+            // takes them in turns
+            _ if nibble => (Kernel::Fused { vectors: MOST_VECTORS, input }, &self.params),
+            _ => (Kernel::Prompt { input }, &self.plain),
+        }
     }
 
     /// Buffers of a product with a part.
@@ -394,8 +403,10 @@ impl Packed {
         if vectors == 0 {
             return Ok(());
         }
-        let at_once = vectors.min(MOST_VECTORS);
-        let kernel = Kernel::Plain { vectors: at_once, input: x.input };
+        let kernel = match vectors {
+            ..=MOST_VECTORS => Kernel::Plain { vectors, input: x.input },
+            _ => Kernel::PlainPrompt { input: x.input },
+        };
         let variant = matrix.variant(engine, kernel);
         let parts = matrix.parts.iter().zip(&matrix.plain).zip(&self.buffers);
         for (i, ((part, params), packed)) in parts.enumerate() {

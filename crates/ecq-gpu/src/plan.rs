@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::escapes;
 use crate::layout::{BAND, PADDING, Shape};
 use crate::nibble::Walk;
+use crate::prompt::Prompt;
 use crate::shader::Binding;
 use crate::variant::{Form, Kernel, Lanes, Variant};
 
@@ -215,11 +216,19 @@ pub fn workgroups(
     limits: &Limits,
 ) -> Result<[u32; 3]> {
     let streams = u64::from(part.streams.div_ceil(variant.streams()));
+    let prompt = Prompt::of(variant.lanes);
+    let turns = vectors.div_ceil(prompt.vectors);
     let (groups, layers) = match variant.kernel {
         Kernel::Fused { vectors: at_once, .. } => (streams, vectors.div_ceil(at_once.max(1))),
         Kernel::Decode => (streams, 1),
-        Kernel::Plain { vectors: at_once, .. } => {
-            (part.rows.len().div_ceil(BAND) as u64, vectors.div_ceil(at_once.max(1)))
+        Kernel::Plain { .. } => (part.rows.len().div_ceil(BAND) as u64, 1),
+        Kernel::Prompt { .. } => {
+            let groups = part.tiles.len().div_ceil(prompt.tiles as usize) * shape.strips();
+            (groups as u64, turns)
+        }
+        Kernel::PlainPrompt { .. } => {
+            let bands = part.rows.len().div_ceil(BAND) as u64;
+            (bands.div_ceil(u64::from(prompt.tiles)), turns)
         }
         Kernel::Finish => ((u64::from(vectors) * shape.rows as u64).div_ceil(u64::from(FINISH)), 1),
     };
@@ -259,6 +268,7 @@ impl Needs {
 
     /// Invocations and bytes of workgroup memory where streams are of pairs, or there are none.
     fn of_pairs(variant: &Variant) -> (u32, u32) {
+        let prompt = Prompt::of(variant.lanes);
         match (variant.kernel, variant.lanes) {
             // the table of 4,096 slots
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Subgroups(_)) => {
@@ -269,6 +279,9 @@ impl Needs {
                 (variant.threads(), variant.parts_bytes() + 12)
             }
             (Kernel::Plain { .. }, _) => (variant.threads(), variant.parts_bytes()),
+            // one word for each stream and turn stands for a ballot
+            (Kernel::Prompt { .. }, Lanes::Barriers) => (prompt.threads, prompt.memory() + 12 * prompt.tiles),
+            (Kernel::Prompt { .. } | Kernel::PlainPrompt { .. }, _) => (prompt.threads, prompt.memory()),
             (Kernel::Finish, _) => (FINISH, 0),
         }
     }

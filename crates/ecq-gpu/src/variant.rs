@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use crate::nibble::Walk;
+use crate::prompt::Prompt;
 use crate::scales::{self, Grouped};
 use crate::shader::Binding;
 use ecq_format::pattern::{FloatFormat, Pattern};
@@ -162,6 +163,16 @@ pub enum Kernel {
         /// Their type.
         input: Input,
     },
+    /// Product of coded weights and any number of vectors, each weight decoded once for many of them.
+    Prompt {
+        /// Type of the vectors.
+        input: Input,
+    },
+    /// Likewise, of packed weights.
+    PlainPrompt {
+        /// Type of the vectors.
+        input: Input,
+    },
     /// Sums over strips.
     Finish,
 }
@@ -182,12 +193,20 @@ macro_rules! wgsl {
 }
 
 /// Templates of WGSL: each kernel after what it shares with others.
-const SOURCES: [(&str, &str); 6] = [
+const SOURCES: [(&str, &str); 8] = [
     ("fused", wgsl!("params", "values", "streams", "scales", "escapes", "product", "fused", "walk")),
     ("decode", wgsl!("params", "values", "streams", "decode", "walk")),
     ("nibble_fused", wgsl!("params", "values", "scales", "escapes", "product", "nibble_fused", "nibble")),
     ("nibble_decode", wgsl!("params", "values", "decode", "nibble_decode", "nibble")),
-    ("plain", wgsl!("params", "values", "workgroup", "scales", "escapes", "product", "plain")),
+    ("plain", wgsl!("params", "values", "workgroup", "scales", "escapes", "product", "packed", "plain")),
+    (
+        "prompt",
+        wgsl!("params", "values", "streams", "scales", "escapes", "product", "prompt_coded", "prompt"),
+    ),
+    (
+        "plain_prompt",
+        wgsl!("params", "values", "scales", "escapes", "product", "packed", "prompt_packed", "prompt"),
+    ),
     ("finish", wgsl!("params", "finish")),
 ];
 
@@ -207,6 +226,8 @@ impl Kernel {
             Self::Fused { .. } => "fused",
             Self::Decode => "decode",
             Self::Plain { .. } => "plain",
+            Self::Prompt { .. } => "prompt",
+            Self::PlainPrompt { .. } => "plain_prompt",
             Self::Finish => "finish",
         }
     }
@@ -214,8 +235,20 @@ impl Kernel {
     fn vectors(self) -> (u32, Input) {
         match self {
             Self::Fused { vectors, input } | Self::Plain { vectors, input } => (vectors, input),
+            Self::Prompt { input } | Self::PlainPrompt { input } => (1, input),
             Self::Decode | Self::Finish => (1, Input::F32),
         }
+    }
+
+    /// Whether it reads weights that were decoded before.
+    fn is_packed(self) -> bool {
+        matches!(self, Self::Plain { .. } | Self::PlainPrompt { .. })
+    }
+
+    /// Whether the values that it adds up are those of packed weights, and so is what they lack:
+    /// [`Resident::constant`](crate::layout::Resident::constant).
+    pub fn as_packed(self) -> bool {
+        self.is_packed() || matches!(self, Self::Prompt { .. })
     }
 }
 
@@ -226,7 +259,7 @@ impl Variant {
             let (code, value) = (form.code, form.value);
             form = Form { code, value, ..Form::PLAIN };
         }
-        if matches!(kernel, Kernel::Plain { .. } | Kernel::Finish) {
+        if kernel.is_packed() || kernel == Kernel::Finish {
             form.code = Code::Prefix;
         }
         if kernel == Kernel::Finish {
@@ -246,12 +279,12 @@ impl Variant {
         ];
         let book = (self.form.value == Value::Codebook).then_some(Read(3));
         match self.kernel {
-            Kernel::Fused { .. } => [Uniform(0), Read(1), Read(2), Read(3)]
+            Kernel::Fused { .. } | Kernel::Prompt { .. } => [Uniform(0), Read(1), Read(2), Read(3)]
                 .into_iter()
                 .chain(product.into_iter().flatten())
                 .collect(),
             Kernel::Decode => vec![Uniform(0), Read(1), Read(2), Read(3), Write(5)],
-            Kernel::Plain { .. } => {
+            Kernel::Plain { .. } | Kernel::PlainPrompt { .. } => {
                 let all = [Some(Uniform(0)), Some(Read(1)), book].into_iter().chain(product);
                 all.flatten().collect()
             }
@@ -294,6 +327,7 @@ impl Variant {
         match (self.kernel, self.lanes) {
             (Kernel::Plain { .. }, Lanes::Subgroups(size)) => (PLAIN * size).min(WORKGROUP),
             (Kernel::Plain { .. }, Lanes::Barriers) => (PLAIN * 32).min(WORKGROUP),
+            (Kernel::Prompt { .. } | Kernel::PlainPrompt { .. }, lanes) => Prompt::of(lanes).threads,
             _ => self.lanes.threads(),
         }
     }
@@ -336,10 +370,14 @@ impl Variant {
         };
         let s = if plain { self.threads() } else { size.min(32) };
         let reach = if plain { size } else { s };
+        let prompt = matches!(self.kernel, Kernel::Prompt { .. } | Kernel::PlainPrompt { .. });
+        let part = Prompt::of(self.lanes);
+        let streams = if prompt { part.tiles } else { self.lanes.streams() };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
-            subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => self.lanes.streams() / size.div_ceil(32),
-            distances, groups_of => self.groups_of(), summed => self.summed(),
+            subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => streams / size.div_ceil(32),
+            streams, distances, groups_of => self.groups_of(), summed => self.summed(),
+            tiles => part.tiles, v => part.vectors, vg => part.groups, deep => part.deep,
             ..all
         }
     }

@@ -14,8 +14,7 @@ use ecq_format::directory::{PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::host::Host;
-use ecq_gpu::layout::Resident;
-use ecq_gpu::plan::Limits;
+use ecq_gpu::plan::{Limits, workgroups};
 use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Variant};
 use metal::Policy;
 
@@ -34,11 +33,11 @@ impl Buffers {
         &self,
         kernel: Kernel,
         lanes: Lanes,
-        groups: u32,
+        groups: [u32; 3],
         others: &[(u32, &[u32])],
         out: usize,
     ) -> Vec<u32> {
-        let plain = matches!(kernel, Kernel::Plain { .. });
+        let plain = kernel.as_packed();
         let Host { resident, streams, sides, escapes, .. } = &self.0;
         let form = Form { constant: resident.constant(plain) != 0.0, ..resident.form };
         let variant = Variant::new(kernel, form, lanes);
@@ -63,33 +62,36 @@ impl Buffers {
             Lanes::Subgroups(size) => size,
             Lanes::Barriers => 32,
         };
-        metal::run(&variant.source(), simd, [groups, 1, 1], &mut buffers, Policy::Trusted)
+        metal::run(&variant.source(), simd, groups, &mut buffers, Policy::Trusted)
             .unwrap_or_else(|e| panic!("{variant:?}: {e}"));
         let made = buffers.iter().find(|(i, _)| *i == 5).unwrap();
         bytemuck::pod_collect_to_vec(&made.1)
     }
 
-    /// Products from coded weights, and from packed ones.
-    fn products(&self, x: &[f32], lanes: Lanes) -> [Vec<f32>; 2] {
-        let Resident { shape, form, .. } = &self.0.resident;
-        let count = x.len() / shape.cols;
-        let (numbers, vectors, input) = (shape.rows * count, count as u32, Input::F32);
+    /// Products from coded weights, and from packed ones, by the kernels for few vectors or for many.
+    fn products(&self, x: &[f32], lanes: Lanes, many: bool) -> [Vec<f32>; 2] {
+        let (shape, part) = (&self.0.resident.shape, &self.0.parts[0]);
+        let (numbers, vectors) = (shape.rows * (x.len() / shape.cols), (x.len() / shape.cols) as u32);
         let x: Vec<u32> = x.iter().map(|x| x.to_bits()).collect();
-        // a workgroup decodes a tile of the `nibble` codec
-        let nibble = matches!(form.code, Code::Nibble { .. });
-        let groups = self.0.parts[0].streams.div_ceil(if nibble { 1 } else { lanes.streams() });
+        let input = Input::F32;
+        let [coded, plain] = match many {
+            true => [Kernel::Prompt { input }, Kernel::PlainPrompt { input }],
+            false => [Kernel::Fused { vectors, input }, Kernel::Plain { vectors, input }],
+        };
+        let groups = |kernel| {
+            let variant = Variant::new(kernel, self.0.resident.form, lanes);
+            workgroups(&variant, shape, part, vectors, &Limits::WEBGPU).unwrap()
+        };
         let sums = shape.strips() * numbers;
-        let mut fused = self.run(Kernel::Fused { vectors, input }, lanes, groups, &[(4, &x)], sums);
+        let mut product = self.run(coded, lanes, groups(coded), &[(4, &x)], sums);
         if shape.strips() > 1 {
-            let groups = numbers.div_ceil(64) as u32;
-            fused = self.run(Kernel::Finish, lanes, groups, &[(4, &fused)], numbers);
+            product = self.run(Kernel::Finish, lanes, groups(Kernel::Finish), &[(4, &product)], numbers);
         }
-        let words = shape.bands() * shape.cols * form.value.packed_bits() as usize / 4;
-        let packed = self.run(Kernel::Decode, lanes, groups, &[], words);
+        let words = part.packed as usize;
+        let packed = self.run(Kernel::Decode, lanes, groups(Kernel::Decode), &[], words);
         let others: [(u32, &[u32]); 2] = [(1, &packed), (4, &x)];
-        let kernel = Kernel::Plain { vectors, input };
-        let plain = self.run(kernel, lanes, shape.bands() as u32, &others, numbers);
-        [fused, plain].map(|words| words.into_iter().map(f32::from_bits).collect())
+        let plain = self.run(plain, lanes, groups(plain), &others, numbers);
+        [product, plain].map(|words| words.into_iter().map(f32::from_bits).collect())
     }
 }
 
@@ -102,10 +104,16 @@ fn check_model(model: &Model, lanes: Lanes, what: &str) {
     with_model(model, |tensor| {
         let weights = reference::Weights::new(tensor);
         let host = Buffers::new(tensor);
-        let x = vectors(weights.cols, 2, 0);
-        let [fused, plain] = host.products(&x, lanes);
-        weights.compare(&x, &fused, what);
-        weights.compare(&x, &plain, &format!("packed, {what}"));
+        let nibble = matches!(host.0.resident.form.code, Code::Nibble { .. });
+        for (count, many) in [(2, false), (70, true)] {
+            if many && nibble {
+                continue; // there are kernels for 16 vectors at most, in turns
+            }
+            let x = vectors(weights.cols, count, 0);
+            let [coded, plain] = host.products(&x, lanes, many);
+            weights.compare(&x, &coded, &format!("{what} x {count}"));
+            weights.compare(&x, &plain, &format!("packed, {what} x {count}"));
+        }
     });
 }
 

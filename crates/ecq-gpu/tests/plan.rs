@@ -7,6 +7,7 @@ use ecq_gpu::Error;
 use ecq_gpu::escapes::most_words;
 use ecq_gpu::layout::{PADDING, Shape};
 use ecq_gpu::plan::{Limits, Needs, Part, TileSize, parts, workgroups};
+use ecq_gpu::prompt::Prompt;
 use ecq_gpu::variant::{Form, Input, Kernel, Lanes, Value, Variant};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
@@ -40,13 +41,17 @@ fn plan(shape: &Shape, form: &Form, tile: u64, limits: &Limits) -> Vec<Part> {
 /// Every kernel's workgroups cover what they are for, and are allowed.
 fn covered(shape: &Shape, part: &Part, vectors: u32, lanes: Lanes, limits: &Limits) {
     let (m, input) = (vectors.min(16), Input::F32);
-    let layers = vectors.div_ceil(m);
+    let prompt = Prompt::of(lanes);
+    let turns = vectors.div_ceil(prompt.vectors);
+    let tiles = (part.tiles.len() as u32).div_ceil(prompt.tiles) * shape.strips() as u32;
     let streams = part.streams.div_ceil(lanes.streams());
     let bands = part.rows.len().div_ceil(8) as u32;
     let numbers = (shape.rows as u64 * u64::from(vectors)).div_ceil(64) as u32;
     let kernels = [
-        (Kernel::Fused { vectors: m, input }, streams, layers),
-        (Kernel::Plain { vectors: m, input }, bands, layers),
+        (Kernel::Fused { vectors: m, input }, streams, 1),
+        (Kernel::Plain { vectors: m, input }, bands, 1),
+        (Kernel::Prompt { input }, tiles, turns),
+        (Kernel::PlainPrompt { input }, bands.div_ceil(prompt.tiles), turns),
         (Kernel::Decode, streams, 1),
         (Kernel::Finish, numbers, 1),
     ];
@@ -81,7 +86,7 @@ fn tensors_of_every_size_fit() {
                 let parts = plan(shape, form, tile, limits);
                 for lanes in LANES {
                     parts.iter().for_each(|part| covered(shape, part, 1, lanes, limits));
-                    covered(shape, &parts[0], 33, lanes, limits);
+                    covered(shape, &parts[0], 333, lanes, limits);
                 }
             }
         }
@@ -184,9 +189,9 @@ fn what_cannot_be_is_refused() {
         workgroups(&variant, &shape(8, 8, 8, 8), &part, vectors, &tiny)
     };
     assert!(matches!(grid(Kernel::Decode, 1), Err(Error::Limit { .. })));
-    let plain = Kernel::Plain { vectors: 16, input: Input::F32 };
-    assert_eq!(grid(plain, 128).unwrap(), [1, 1, 8]);
-    assert!(matches!(grid(plain, 129), Err(Error::Limit { .. })));
+    let plain = Kernel::PlainPrompt { input: Input::F32 };
+    assert_eq!(grid(plain, 8 * 128).unwrap(), [1, 1, 8]);
+    assert!(matches!(grid(plain, 8 * 128 + 1), Err(Error::Limit { .. })));
 }
 
 /// What shaders say of themselves is what plans think they need, and every device has it.

@@ -6,7 +6,6 @@
 #}
 @group(0) @binding(5) var<storage, read_write> packed: array<{{ 'atomic<u32>' if code == 'nibble' else 'u32' }}>;
 
-{%- macro vectors() %}{% endmacro %}
 {%- macro begin() %}{% endmacro %}
 {%- macro end() %}{% endmacro %}
 {%- macro column(j, careful) %}

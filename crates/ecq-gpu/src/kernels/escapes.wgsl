@@ -29,6 +29,8 @@ fn escape_value(list: u32, code: u32) -> f32 {
 }
 {%- endif %}
 
+{#- In kernels for many vectors an invocation adds all escapes of its band, as it alone has these sums. #}
+{%- set many = kernel == 'prompt' or kernel == 'plain_prompt' %}
 {#- Adds to a sum. Floats may be so large that their difference is none; compilers are free to take it all the same. #}
 {%- macro add(sum, less, more, difference) %}
                     {%- if value == 'float' %}
@@ -55,6 +57,14 @@ fn escape_value(list: u32, code: u32) -> f32 {
     {%- if scales %}
                 let scale = scale_at(row, which, {{ group_of('c0') }}).x;
     {%- endif %}
+    {%- if many %}
+        {%- for n in range(vg) %}
+                let x{{ n }} = numbers_of(vector + {{ 4 * n }}u, vectors, c0){% if scales %} * scale{% elif columns %} * {{ column_factor('c0') }}{% endif %};
+            {%- for r in range(8) %}
+                if (which == {{ r }}u) { {{- add('sum' ~ r ~ '_' ~ n, 'less * x' ~ n, 'value * x' ~ n, '(value - less) * x' ~ n) }} }
+            {%- endfor %}
+        {%- endfor %}
+    {%- else %}
                 {{- load_x(0, false) }}
     {%- for i in range(m) %}
                 let x{{ i }} = x0_{{ i }}{% if scales %} * scale{% endif %}{% if columns %} * factor0{% endif %};
@@ -70,6 +80,7 @@ fn escape_value(list: u32, code: u32) -> f32 {
             {%- endfor %}
         {%- endif %}
     {%- endfor %}
+    {%- endif %}
 {%- endmacro %}
 
 {#- Adds the escapes of a band, of which each lane takes some; in `nibble` kernels those of its row r. #}
@@ -85,8 +96,8 @@ fn escape_value(list: u32, code: u32) -> f32 {
             let first = escapes[starts + band * buckets];
             let last = select(first, escapes[starts + (band + 1u) * buckets], strip == 0u);
             // as often for all lanes: barriers follow
-            for (var round = first; round < last; round += {{ members if code == 'nibble' else s }}u) {
-                let at = round + lane;
+            for (var round = first; round < last; round += {{ 1 if many else members if code == 'nibble' else s }}u) {
+                let at = round{% if not many %} + lane{% endif %};
                 if (at < last) {
                     {{- escape() }}
                 }

@@ -44,6 +44,12 @@ fn fold(number: f32, raw: u32) -> f32 {
     {%- endfor %}
 {%- endmacro %}
 
+{#- Vectors in turns; the last ones may be those of another turn, too, with the same result. #}
+{%- macro vectors() %}
+    let vectors = arrayLength(&y) / p.rows; // x may be filled up
+    let base = min(wid.z * {{ m }}u, vectors - {{ m }}u);
+{%- endmacro %}
+
 {%- macro begin() %}
     let member = li % {{ members }}u;
 {%- for i in range(m) %}

@@ -1,21 +1,16 @@
 {#- What products have in common: vectors, sums, scales, escapes. `m` vectors are multiplied at once. #}
 @group(0) @binding(4) var<storage, read> x: array<{{ input }}>;      // m x cols
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;     // m x rows, or that for each strip
-{#- The vectors of this workgroup; the last ones may be those of another one, too, with the same result. #}
-{%- macro vectors() %}
-    let vectors = arrayLength(&y) / (p.rows{% if kernel == 'fused' %} * p.strips{% endif %}); // x may be filled up
-    let base = min(wid.z * {{ m }}u, vectors - {{ m }}u);
-{%- endmacro %}
 
 {%- macro load_x(j, careful) %}
     {%- for i in range(m) %}
-    var x{{ j }}_{{ i }} = f32(x[(base{% if i > 0 %} + {{ i }}u{% endif %}) * p.cols + c{{ j }}]);
+    var x{{ j }}_{{ i }} = f32(x[{% if code == 'nibble' %}(base + {{ i }}u) * p.cols + {% elif i > 0 %}{{ i }}u * p.cols + {% endif %}c{{ j }}]);
         {%- if careful %}
     x{{ j }}_{{ i }} = select(0.0, x{{ j }}_{{ i }}, active{{ j }});
         {%- endif %}
     {%- endfor %}
     {%- if columns %}
-    let factor{{ j }} = octaves((side[8u + (c{{ j }} >> 2u)] >> ((c{{ j }} & 3u) << 3u)) & 0xffu);
+    let factor{{ j }} = {{ column_factor('c' ~ j) }};
     {%- endif %}
 {%- endmacro %}
 {#- Sums of x: all levels of a column lack the same constant, and all weights the same offset. #}
@@ -66,7 +61,7 @@
         {{- total(sums.names) }}
 {%- endfor %}
         if (lane == 0u) {
-            var to = (strip * vectors + base) * p.rows + row;
+            let to = strip * {{ m }}u * p.rows + row;
 {%- for r in range(8) %}
             if ({{ r }}u < rows) {
                 let factor = p.step{% if row_factors %} * octaves((side[band_of(row) + {{ r // 4 }}u] >> {{ 8 * (r % 4) }}u) & 0xffu){% endif %};

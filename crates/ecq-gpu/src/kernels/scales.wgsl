@@ -150,6 +150,10 @@ fn scale_at(row: u32, which: u32, group: u32) -> vec2<f32> {
     {%- endif %}
 {%- endif %}
 
+{#- The factor of a column. #}
+{%- macro column_factor(c) -%}
+    octaves((side[8u + ({{ c }} >> 2u)] >> (({{ c }} & 3u) << 3u)) & 0xffu)
+{%- endmacro %}
 {%- if columns or row_factors %}
 /// The factor of a row or column: 2^((byte - 128) / 8). Memory has those of the first eighths.
 fn octaves(byte: u32) -> f32 {

@@ -2,8 +2,11 @@
 
     s: subgroup size, or 32 without subgroups       k: lanes of a stream that an invocation keeps
     h: streams that a subgroup decodes side by side t: subgroups in a workgroup
+    streams: those of a workgroup
 #}
 {%- set lanes = range(k) -%}
+{#- A table in workgroup memory: not where weights that are decoded once for many vectors fill it. #}
+{%- set table = subgroups and kernel != 'prompt' -%}
 
 
 /// Words of the streams, and raw bits.
@@ -13,11 +16,14 @@
 /// 256 symbols, then the symbols of 4,096 slots, four in a word.
 @group(0) @binding(3) var<storage, read> codes: array<u32>;
 
-{%- if subgroups %}
+{%- if table %}
 var<workgroup> tab: array<u32, 4096>;
-{%- else %}
+{%- endif %}
+{%- if not subgroups %}
+    {%- if kernel != 'prompt' %}
 var<workgroup> parts: array<vec2<f32>, {{ 32 * 5 * summed }}>;
-var<workgroup> asked: array<atomic<u32>, 3>;
+    {%- endif %}
+var<workgroup> asked: array<atomic<u32>, {{ 3 * streams }}>;
 var<private> turn: u32;
 {%- endif %}
 
@@ -38,7 +44,7 @@ fn entry(symbol: u32, slot: u32) -> u32 {
 {%- endif %}
 }
 
-{%- if subgroups %}
+{%- if table %}
 {%- macro look(slot) -%} tab[{{ slot }}] {%- endmacro %}
 /// Fills the table.
 fn prepare(li: u32) {
@@ -51,15 +57,13 @@ fn prepare(li: u32) {
     workgroupBarrier();
 }
 {%- else %}
+{%- if not subgroups %}
 fn prepare(li: u32) {
-    if (li == 0u) {
-{%- for i in range(3) %}
-        atomicStore(&asked[{{ i }}], 0u);
-{%- endfor %}
-    }
+    if (li < {{ 3 * streams }}u) { atomicStore(&asked[li], 0u); }
     workgroupBarrier();
 }
-// masks and sums leave no room for a table in the least workgroup memory that is promised
+{%- endif %}
+// masks and sums, or weights, leave no room for a table in the least workgroup memory that is promised
 {%- macro look(slot) -%} look({{ slot }}) {%- endmacro %}
 fn look(slot: u32) -> u32 {
     return entry((codes[256u + slot / 4u] >> (slot % 4u * 8u)) & 0xffu, slot);
@@ -72,16 +76,16 @@ fn look(slot: u32) -> u32 {
 {%- endmacro %}
 {%- else %}
 // Three masks in turn: one is filled, the one before may still be read, the next is cleared; one barrier is enough.
-fn ballot(need: bool, lane: u32) -> u32 {
-    if (need) { atomicOr(&asked[turn], 1u << lane); }
+fn ballot(need: bool, lane: u32, sub: u32) -> u32 {
+    if (need) { atomicOr(&asked[3u * sub + turn], 1u << lane); }
     let next = select(turn + 1u, 0u, turn == 2u);
-    if (lane == 0u) { atomicStore(&asked[next], 0u); }
+    if (lane == 0u) { atomicStore(&asked[3u * sub + next], 0u); }
     workgroupBarrier();
-    let mask = atomicLoad(&asked[turn]);
+    let mask = atomicLoad(&asked[3u * sub + turn]);
     turn = next;
     return mask;
 }
-{%- macro ballot(need) -%} ballot({{ need }}, lane) {%- endmacro %}
+{%- macro ballot(need) -%} ballot({{ need }}, lane, sub) {%- endmacro %}
 {%- endif %}
 
 {%- macro no_entries() %}
@@ -127,18 +131,19 @@ fn ballot(need: bool, lane: u32) -> u32 {
     }
 {%- endmacro %}
 {#- The symbols of a column in a band, where lanes may be idle and symbols missing: e0 to e3 of each lane. A loop, because
-    compilers take long over each place at which lanes wait for each other. #}
+    compilers take long over each place at which lanes wait for each other; as long for all streams of a workgroup. #}
 {%- macro careful() %}
     {{- no_entries() }}
-    for (var q = 0u; q < pairs; q += 2u) {
+    for (var q = 0u; q < 4u; q += 2u) {
     {%- for j in lanes %}
         {
+        let takes = active{{ j }} && q < pairs;
         var window = (lo{{ j }} >> used{{ j }}) | ((hi{{ j }} << 1u) << (31u - used{{ j }}));
         let upper = {{ look('(window & 0x3ffcu) >> 2u') }};
         window >>= upper & 31u;
         let lower = {{ look('(window & 0x3ffcu) >> 2u') }};
         let used = used{{ j }} + upper + select(0u, lower, q + 1u < pairs);
-        used{{ j }} = select(used{{ j }}, used, active{{ j }});
+        used{{ j }} = select(used{{ j }}, used, takes);
         {{- refill(j, '(used' ~ j ~ ' & 32u) != 0u') }}
         if (q == 0u) { e0_{{ j }} = upper; e1_{{ j }} = lower; } else { e2_{{ j }} = upper; e3_{{ j }} = lower; }
         }
@@ -159,9 +164,9 @@ fn ballot(need: bool, lane: u32) -> u32 {
     {%- endfor %}
     pos = 2u * (pos + 32u);
 {%- endmacro %}
-{%- macro refill(j) %}
+{%- macro refill(j, need) %}
     {
-        let need = state{{ j }} < 0x10000u;
+        let need = {{ need }};
         let ask = {{ ballot('need') }};
         let at = pos + countOneBits(ask & below);
         let fresh = (words[at >> 1u] >> ((at << 4u) & 31u)) & 0xffffu;
@@ -176,19 +181,21 @@ fn ballot(need: bool, lane: u32) -> u32 {
         {%- for j in lanes %}
     let e{{ q }}_{{ j }} = {{ look('state' ~ j ~ ' & 0xfffu') }};
     state{{ j }} = (e{{ q }}_{{ j }} & 0xfffu) * (state{{ j }} >> 12u) + ((e{{ q }}_{{ j }} >> 16u) & 0xfffu);
-            {{- refill(j) }}
+            {{- refill(j, 'state' ~ j ~ ' < 0x10000u') }}
         {%- endfor %}
     {%- endfor %}
 {%- endmacro %}
 {#- The symbols of a column in a band, where lanes may be idle and symbols missing or the last two: e0 to e3 of each lane. A
-    loop, because compilers take long over each place at which lanes wait for each other. #}
+    loop, because compilers take long over each place at which lanes wait for each other; as long for all streams of a
+    workgroup. #}
 {%- macro careful() %}
     {{- no_entries() }}
-    for (var q = 0u; q < pairs; q++) {
+    for (var q = 0u; q < 4u; q++) {
     {%- for j in lanes %}
         {
+        let takes = active{{ j }} && q < pairs;
         var e = {{ look('state' ~ j ~ ' & 0xfffu') }};
-        if (active{{ j }}) {
+        if (takes) {
             if (left{{ j }} > 2u) {
                 state{{ j }} = (e & 0xfffu) * (state{{ j }} >> 12u) + ((e >> 16u) & 0xfffu);
             } else {
@@ -199,7 +206,7 @@ fn ballot(need: bool, lane: u32) -> u32 {
             }
             left{{ j }} -= 1u;
         }
-        {{- refill(j) }}
+        {{- refill(j, 'takes && state' ~ j ~ ' < 0x10000u') }}
         switch q {
             case 0u: { e0_{{ j }} = e; }
             case 1u: { e1_{{ j }} = e; }

@@ -21,16 +21,17 @@
 {%- endmacro %}
 {#- The two values of pair q of lane j: v{{2q}}_{{j}} and v{{2q+1}}_{{j}}, before scales. #}
 {%- macro values(j, q) %}
-    {%- if halves %}
-        {%- if code == 'rans' %}
-    let two{{ q }}_{{ j }} = unpack2x16float(((e{{ q }}_{{ j }} >> 6u) & 0x03c003c0u) | 0x4c004c00u){% if value == 'raw' %} - 15.5{% endif %};
+    {%- if value == 'level' or value == 'raw' %}
+        {%- if not halves or code == 'rans' %}
+    // nibbles as the mantissas of numbers from 16 on
+    let two{{ q }}_{{ j }} = unpack2x16float((({% if code == 'rans' %}e{{ q }}_{{ j }} >> 6u{% else %}e{{ q }}_{{ j }}{% endif %}) & 0x03c003c0u) | 0x4c004c00u){% if value == 'raw' %} - 15.5{% endif %};
         {%- elif raw_bits == 1 %}
     // the signs of both rows at once
     let two{{ q }}_{{ j }} = unpack2x16float((e{{ q }}_{{ j }} & 0xffffffc0u) | ((raw1_{{ j }} << {{ 15 - q }}u) & 0x80008000u));
         {%- else %}
     let two{{ q }}_{{ j }} = unpack2x16float(e{{ q }}_{{ j }} & 0xffffffc0u);
         {%- endif %}
-        {%- if value == 'level' or (raw_bits == 1 and code == 'prefix') %}
+        {%- if value == 'level' or (raw_bits == 1 and code == 'prefix' and halves) %}
     let v{{ 2 * q }}_{{ j }} = two{{ q }}_{{ j }}.x;
     let v{{ 2 * q + 1 }}_{{ j }} = two{{ q }}_{{ j }}.y;
         {%- else %}

@@ -8,7 +8,6 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
          @builtin(subgroup_size) size: u32, @builtin(subgroup_id) sub: u32,
          @builtin(subgroup_invocation_id) id: u32{% endif %}) {
     prepare(li);
-    {{- vectors() }}
 {%- if subgroups %}
     if (size != {{ s * h }}u) { return; } // built for another size
     let stream = (wid.x + wid.y * count.x) * {{ t * h }}u + sub{% if h > 1 %} * {{ h }}u + (id >> 5u){% endif %};
@@ -22,6 +21,7 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
 {%- else %}
     let stream = wid.x + wid.y * count.x;
     if (stream >= p.streams) { return; }
+    let sub = 0u;
     let lane = li;
 {%- endif %}
     let below = (1u << lane) - 1u;

@@ -88,11 +88,18 @@ pub fn all() -> Vec<Variant> {
             for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
                 add(fused(1, Input::F32), code, form, lanes);
                 add(Kernel::Decode, code, form, lanes);
+                add(Kernel::Prompt { input: Input::F32 }, code, form, lanes);
             }
         }
         for size in [4, 8, 16, 64, 128] {
             add(fused(1, Input::F32), code, PLAIN, Lanes::Subgroups(size));
             add(Kernel::Decode, code, PLAIN, Lanes::Subgroups(size));
+            add(
+                Kernel::Prompt { input: Input::F16 },
+                code,
+                forms()[forms().len() - 1],
+                Lanes::Subgroups(size),
+            );
         }
         for (vectors, input) in [(1, Input::F16), (3, Input::F32), (16, Input::F16)] {
             add(fused(vectors, input), code, PLAIN, Lanes::Subgroups(16));
@@ -121,9 +128,11 @@ pub fn all() -> Vec<Variant> {
         for lanes in [Lanes::Subgroups(32), Lanes::Barriers] {
             add(plain(1, Input::F32), Code::Prefix, form, lanes);
             add(plain(16, Input::F16), Code::Prefix, form, lanes);
+            add(Kernel::PlainPrompt { input: Input::F32 }, Code::Prefix, form, lanes);
         }
     }
     for size in [4, 8, 16, 64, 128] {
+        add(Kernel::PlainPrompt { input: Input::F16 }, Code::Prefix, PLAIN, Lanes::Subgroups(size));
         add(plain(3, Input::F32), Code::Prefix, PLAIN, Lanes::Subgroups(size));
     }
     add(Kernel::Finish, Code::Prefix, PLAIN, Lanes::Barriers);
@@ -134,6 +143,7 @@ pub fn all() -> Vec<Variant> {
 pub fn input(variant: &Variant) -> Input {
     match variant.kernel {
         Kernel::Fused { input, .. } | Kernel::Plain { input, .. } => input,
+        Kernel::Prompt { input } | Kernel::PlainPrompt { input } => input,
         Kernel::Decode | Kernel::Finish => Input::F32,
     }
 }
