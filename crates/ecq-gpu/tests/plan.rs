@@ -48,7 +48,7 @@ fn covered(shape: &Shape, part: &Part, vectors: u32, lanes: Lanes, limits: &Limi
     let bands = part.rows.len().div_ceil(8) as u32;
     let numbers = (shape.rows as u64 * u64::from(vectors)).div_ceil(64) as u32;
     let kernels = [
-        (Kernel::Fused { vectors: m, input }, streams, 1),
+        (Kernel::Fused { vectors: m, input }, streams, vectors.div_ceil(m)),
         (Kernel::Plain { vectors: m, input }, bands, 1),
         (Kernel::Prompt { input }, tiles, turns),
         (Kernel::PlainPrompt { input }, bands.div_ceil(prompt.tiles), turns),
