@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::engine::read;
+use ecq_gpu::variant::{Lanes, Table as Place, Tuning};
 use ecq_gpu::wgpu::{Buffer, BufferUsages, CommandEncoder};
 use ecq_gpu::{Clock, Engine, Matrix, Packed, upload};
 
@@ -26,7 +27,17 @@ pub enum Way {
     Packed,
     /// Decoding to packed weights.
     Decode(Code),
+    /// Product from the prefix code as [`TUNINGS`] has it.
+    Tuned(usize),
 }
+
+/// Choices beside the usual ones, on devices with subgroups.
+pub const TUNINGS: [(&str, Tuning); 4] = [
+    ("  table in buffer", Tuning { table: Place::Storage, streams: 8 }),
+    ("  4 streams", Tuning { table: Place::Workgroup, streams: 4 }),
+    ("  2 streams", Tuning { table: Place::Workgroup, streams: 2 }),
+    ("  1, in buffer", Tuning { table: Place::Storage, streams: 1 }),
+];
 
 /// Code of the pairs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +58,13 @@ impl Way {
             Self::Packed => format!("cached, {bits}-bit"),
             Self::Decode(Code::Prefix) => "decode, prefix".into(),
             Self::Decode(Code::Rans) => "decode, rANS".into(),
+            Self::Tuned(i) => TUNINGS[i].0.into(),
         }
     }
 }
+
+/// Products of all numbers of vectors.
+const WAYS: [Way; 4] = [Way::Nibbles, Way::Fused(Code::Prefix), Way::Fused(Code::Rans), Way::Packed];
 
 /// How much GPU memory copies may take.
 #[derive(Clone, Copy, Debug)]
@@ -99,6 +114,8 @@ pub struct Contest<'a> {
     engine: &'a Engine,
     clock: &'a Clock,
     nibbles: &'a Nibbles,
+    /// With each of [`TUNINGS`], where it has subgroups and they are to be tried.
+    tuned: Vec<Engine>,
     /// In the prefix code, in rANS.
     coded: [Vec<Matrix>; 2],
     packed: Vec<Packed>,
@@ -117,6 +134,7 @@ impl<'a> Contest<'a> {
         tensors: &[Box<CodedTensor<'_>>; 2],
         counts: &[usize],
         room: Room,
+        tune: bool,
     ) -> Result<Option<Self>> {
         let matrix = |i: usize| Matrix::new(engine, "weights", &tensors[i]);
         let first = [matrix(0)?, matrix(1)?];
@@ -143,7 +161,11 @@ impl<'a> Contest<'a> {
             Ok((count, vectors(count * rows, BufferUsages::STORAGE | BufferUsages::COPY_SRC)?))
         };
         let y = counts.iter().map(y).collect::<Result<_>>()?;
-        Ok(Some(Self { engine, clock, nibbles, coded, packed, numbers, x, y }))
+        let tuned = match (tune, engine.lanes()) {
+            (true, Lanes::Subgroups(_)) => TUNINGS.iter().map(|(_, tuning)| engine.tuned(*tuning)).collect(),
+            _ => Vec::new(),
+        };
+        Ok(Some(Self { engine, clock, nibbles, tuned, coded, packed, numbers, x, y }))
     }
 
     /// Bits of a packed weight.
@@ -157,6 +179,7 @@ impl<'a> Contest<'a> {
             Way::Nibbles => self.nibbles.packed.len(),
             Way::Packed => self.packed.len(),
             Way::Fused(code) | Way::Decode(code) => self.coded[code as usize].len(),
+            Way::Tuned(_) => self.coded[Code::Prefix as usize].len(),
         }
     }
 
@@ -166,6 +189,7 @@ impl<'a> Contest<'a> {
             Way::Nibbles => self.nibbles.packed[0].bytes(),
             Way::Packed => self.packed[0].bytes(),
             Way::Fused(code) | Way::Decode(code) => self.coded[code as usize][0].bytes(),
+            Way::Tuned(_) => self.coded[Code::Prefix as usize][0].bytes(),
         }
     }
 
@@ -188,6 +212,10 @@ impl<'a> Contest<'a> {
             Way::Fused(code) => {
                 let copies = &self.coded[code as usize];
                 copies[turn % copies.len()].record(engine, encoder, x, y)?;
+            }
+            Way::Tuned(i) => {
+                let copies = &self.coded[Code::Prefix as usize];
+                copies[turn % copies.len()].record(&self.tuned[i], encoder, x, y)?;
             }
             Way::Packed => {
                 self.packed[turn % self.packed.len()].record(engine, encoder, first, x, y)?;
@@ -212,7 +240,8 @@ impl<'a> Contest<'a> {
         let own = exact(tensor, &self.numbers).context("products in f64")?;
         let plain = exact(nibbles, &self.numbers).context("products in f64")?;
         let mut largest = 0f64;
-        for way in [Way::Nibbles, Way::Fused(Code::Prefix), Way::Fused(Code::Rans), Way::Packed] {
+        let tuned = (0..self.tuned.len()).map(Way::Tuned);
+        for way in WAYS.into_iter().chain(tuned) {
             let expected = if way == Way::Nibbles { &plain } else { &own };
             for y in &self.y {
                 for turn in [0, self.copies(way) - 1] {
@@ -267,9 +296,10 @@ impl<'a> Contest<'a> {
     /// seconds one run shall take.
     pub fn race(&self, time: Duration, target: f64) -> Result<Vec<Runner>> {
         let products = |way: Way| (0..self.y.len()).map(move |i| (way, Some(i)));
-        let ways = [Way::Nibbles, Way::Fused(Code::Prefix), Way::Fused(Code::Rans), Way::Packed];
         let decode = [(Way::Decode(Code::Prefix), None), (Way::Decode(Code::Rans), None)];
-        let all = ways.into_iter().flat_map(products).chain(decode);
+        // with the first number of vectors
+        let tuned = (0..self.tuned.len()).map(|i| (Way::Tuned(i), Some(0)));
+        let all = WAYS.into_iter().flat_map(products).chain(tuned).chain(decode);
         let mut runners: Vec<Runner> =
             all.map(|(way, y)| Runner::new(way, y, self.counts().nth(y.unwrap_or(0)).unwrap_or(1))).collect();
         for runner in &mut runners {

@@ -29,6 +29,8 @@ const SHAPES: [Shape; 5] = [
 ];
 /// Most weights that an adapter without a GPU is given, unless it is to do all.
 const MOST_ON_CPU: usize = 4096 * 4096;
+/// The weights with which other choices of kernels are measured.
+const TUNED: &str = "3.6";
 const RATES: [&str; 5] = ["2.2", "3.0", "3.6", "int8", "bf16"];
 
 /// What the GPU shall be measured with.
@@ -170,7 +172,15 @@ impl Setup<'_> {
             let folder = tempfile::tempdir().context("cannot make a folder")?;
             let readers = files(folder.path(), shape, kind, block)?;
             let tensors = [coded(&readers[0])?, coded(&readers[1])?];
-            let contest = Contest::new(engine, clock, &nibbles, &tensors, self.vectors, self.room)?;
+            let contest = Contest::new(
+                engine,
+                clock,
+                &nibbles,
+                &tensors,
+                self.vectors,
+                self.room,
+                TUNED.parse() == Ok(kind),
+            )?;
             let Some(contest) = contest else {
                 table.note(&format!("{shape}, {kind}: left out, for it needs more than --memory"));
                 continue;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wgpu::{BufferUsages, ComputePipeline, Device, ErrorFilter, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
-use crate::variant::{Code, Form, Input, Kernel, Lanes, Variant};
+use crate::variant::{Code, Form, Input, Kernel, Lanes, Tuning, Variant};
 use crate::{plan, shader};
 
 /// What an engine shall do.
@@ -17,6 +17,8 @@ pub struct Options {
     pub no_subgroups: bool,
     /// Run shaders with bounds checks. Without it only tensors that were validated are run without them.
     pub checked: bool,
+    /// What a measurement chose for this device.
+    pub tuning: Tuning,
 }
 
 /// Makes products on a device. A clone is the same engine.
@@ -28,6 +30,7 @@ pub struct Engine {
     limits: Limits,
     planned: plan::Limits,
     checked: bool,
+    tuning: Tuning,
     pipelines: Arc<Mutex<HashMap<Variant, Arc<ComputePipeline>>>>,
     /// Tells whether the device is still there; `None` once it is gone.
     alive: Arc<Mutex<Option<wgpu::Buffer>>>,
@@ -61,6 +64,7 @@ impl Engine {
             limits,
             planned,
             checked: options.checked,
+            tuning: options.tuning,
             pipelines: Arc::default(),
             alive: Arc::new(Mutex::new(Some(alive))),
         })
@@ -79,6 +83,16 @@ impl Engine {
     /// How kernels lie on it.
     pub fn lanes(&self) -> Lanes {
         self.lanes
+    }
+
+    /// The same engine, device and pipelines, with other choices: what is measured beside it.
+    pub fn tuned(&self, tuning: Tuning) -> Self {
+        Self { tuning, ..self.clone() }
+    }
+
+    /// What was chosen for it.
+    pub(crate) fn tuning(&self) -> Tuning {
+        self.tuning
     }
 
     /// Its limits.

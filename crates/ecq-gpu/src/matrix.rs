@@ -157,7 +157,7 @@ impl Matrix {
     fn variant(&self, engine: &Engine, kernel: Kernel) -> Variant {
         let plain = kernel.as_packed();
         let form = Form { constant: self.resident.constant(plain) != 0.0, ..self.resident.form };
-        Variant::new(kernel, form, engine.lanes())
+        Variant::new(kernel, form, engine.lanes()).tuned(engine.tuning())
     }
 
     /// Records `y = W x`: for each vector of `x`, one after another, its product in `y`, in f32. A slice of a buffer has

@@ -9,7 +9,7 @@ use crate::layout::{BAND, PADDING, Shape};
 use crate::nibble::Walk;
 use crate::prompt::Prompt;
 use crate::shader::Binding;
-use crate::variant::{Form, Kernel, Lanes, Variant};
+use crate::variant::{Form, Kernel, Lanes, Table, Variant};
 
 /// Invocations of a workgroup that adds up strips.
 const FINISH: u32 = 64;
@@ -272,7 +272,7 @@ impl Needs {
         match (variant.kernel, variant.lanes) {
             // the table of 4,096 slots
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Subgroups(_)) => {
-                (variant.lanes.threads(), 4 << 12)
+                (variant.threads(), if variant.tuning.table == Table::Workgroup { 4 << 12 } else { 0 })
             }
             // parts of sums, and three masks
             (Kernel::Fused { .. } | Kernel::Decode, Lanes::Barriers) => {

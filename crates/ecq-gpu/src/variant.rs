@@ -18,25 +18,35 @@ pub enum Lanes {
     Barriers,
 }
 
-impl Lanes {
-    /// Streams that a workgroup decodes.
-    pub fn streams(self) -> u32 {
-        match self {
-            Self::Subgroups(size) => (WORKGROUP / 32).max(size / 32),
-            Self::Barriers => 1,
-        }
-    }
+/// Where kernels that decode pairs have the table of the code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Table {
+    /// In workgroup memory, as entries that need no more than a shift; each workgroup fills it.
+    #[default]
+    Workgroup,
+    /// In the buffer as it is: nothing to fill, but two loads for each symbol, and an entry to make of them.
+    Storage,
+}
 
-    /// Invocations of a workgroup that decodes.
-    pub fn threads(self) -> u32 {
-        match self {
-            Self::Subgroups(size) => self.streams() * size.min(32),
-            Self::Barriers => 32,
-        }
+/// What only a measurement can choose: the products are the same.
+///
+/// The defaults are what counts of instructions suggest; `cargo xtask bench gpu` measures others beside them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuning {
+    /// Where the table is, with subgroups. Without them it is in the buffer.
+    pub table: Table,
+    /// Streams of pairs that a workgroup decodes, with subgroups: 1 to 8, or more where a subgroup decodes more.
+    pub streams: u32,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        // eight streams share a table
+        Self { table: Table::Workgroup, streams: 8 }
     }
 }
 
-/// Invocations of a workgroup with subgroups of 32: eight streams share a table.
+/// Most invocations of a workgroup.
 const WORKGROUP: u32 = 256;
 /// Pairs of sums that fit the workgroup memory that WebGPU promises, less what else there is; a vector has up to five.
 const PARTS: u32 = (16 << 10) / 8 - 8;
@@ -186,6 +196,8 @@ pub struct Variant {
     pub form: Form,
     /// On which machines.
     pub lanes: Lanes,
+    /// What was chosen by measuring.
+    pub tuning: Tuning,
 }
 
 macro_rules! wgsl {
@@ -265,7 +277,14 @@ impl Variant {
         if kernel == Kernel::Finish {
             form = Form::PLAIN;
         }
-        Self { kernel, form, lanes }
+        Self { kernel, form, lanes, tuning: Tuning::default() }
+    }
+
+    /// The same with other choices, where they make a difference.
+    pub fn tuned(self, tuning: Tuning) -> Self {
+        let decodes = matches!(self.kernel, Kernel::Fused { .. } | Kernel::Decode) && self.walk().is_none();
+        let tuning = if decodes && self.lanes != Lanes::Barriers { tuning } else { Tuning::default() };
+        Self { tuning, ..self }
     }
 
     /// Buffers that it uses.
@@ -315,8 +334,11 @@ impl Variant {
     }
 
     /// Streams that a workgroup decodes.
-    pub(crate) fn streams(&self) -> u32 {
-        if self.walk().is_some() { 1 } else { self.lanes.streams() }
+    pub fn streams(&self) -> u32 {
+        match (self.walk(), self.lanes) {
+            (Some(_), _) | (None, Lanes::Barriers) => 1,
+            (None, Lanes::Subgroups(size)) => self.tuning.streams.clamp(1, WORKGROUP / 32).max(size / 32),
+        }
     }
 
     /// Invocations of a workgroup of a product, or of one that decodes.
@@ -328,7 +350,8 @@ impl Variant {
             (Kernel::Plain { .. }, Lanes::Subgroups(size)) => (PLAIN * size).min(WORKGROUP),
             (Kernel::Plain { .. }, Lanes::Barriers) => (PLAIN * 32).min(WORKGROUP),
             (Kernel::Prompt { .. } | Kernel::PlainPrompt { .. }, lanes) => Prompt::of(lanes).threads,
-            _ => self.lanes.threads(),
+            (_, Lanes::Subgroups(size)) => self.streams() * size.min(32),
+            (_, Lanes::Barriers) => 32,
         }
     }
 
@@ -372,11 +395,11 @@ impl Variant {
         let reach = if plain { size } else { s };
         let prompt = matches!(self.kernel, Kernel::Prompt { .. } | Kernel::PlainPrompt { .. });
         let part = Prompt::of(self.lanes);
-        let streams = if prompt { part.tiles } else { self.lanes.streams() };
+        let streams = if prompt { part.tiles } else { self.streams() };
         let distances: Vec<u32> = (0..reach.ilog2()).map(|i| 1 << i).collect();
         context! {
             subgroups, s, k => 32 / size.min(32), h => size.div_ceil(32), t => streams / size.div_ceil(32),
-            streams, distances, groups_of => self.groups_of(), summed => self.summed(),
+            streams, table => subgroups && !prompt && self.tuning.table == Table::Workgroup, distances, groups_of => self.groups_of(), summed => self.summed(),
             tiles => part.tiles, v => part.vectors, vg => part.groups, deep => part.deep,
             ..all
         }

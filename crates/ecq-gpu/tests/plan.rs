@@ -44,7 +44,7 @@ fn covered(shape: &Shape, part: &Part, vectors: u32, lanes: Lanes, limits: &Limi
     let prompt = Prompt::of(lanes);
     let turns = vectors.div_ceil(prompt.vectors);
     let tiles = (part.tiles.len() as u32).div_ceil(prompt.tiles) * shape.strips() as u32;
-    let streams = part.streams.div_ceil(lanes.streams());
+    let streams = part.streams.div_ceil(Variant::new(Kernel::Decode, Form::PLAIN, lanes).streams());
     let bands = part.rows.len().div_ceil(8) as u32;
     let numbers = (shape.rows as u64 * u64::from(vectors)).div_ceil(64) as u32;
     let kernels = [

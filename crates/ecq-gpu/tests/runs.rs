@@ -8,8 +8,10 @@ mod common;
 mod reference;
 mod support;
 
-use case::{Case, vectors, with_tensor};
-use ecq_format::directory::Scales;
+use case::{Case, vectors, with_model, with_tensor};
+use ecq_format::directory::{PairCode, Pairs, Scales};
+use ecq_format::encode::Profile;
+use ecq_gpu::variant::{Table, Tuning};
 use ecq_gpu::{Engine, Error, Matrix, Packed};
 use wgpu::Buffer;
 
@@ -45,6 +47,30 @@ fn the_same_product_has_the_same_bits() {
             assert_eq!(bits(&support::packed_product(&engine, matrix, &packed, &x)), first_packed);
         }
     });
+}
+
+/// Where a table is and how many streams a workgroup decodes changes nothing.
+#[test]
+fn tuning_does_not_change_a_bit() {
+    let Some(engine) = support::engine() else { return };
+    for code in [PairCode::Prefix, PairCode::Rans] {
+        let mut model = Case { rows: 130, profile: Profile::Gpu, ..CASE }.model();
+        model.pairs = Some((Pairs { code, band: 8, strip: 96 }, 16));
+        with_model(&model, |tensor| {
+            let matrix = Matrix::new(&engine, "w", tensor).unwrap();
+            let x = vectors(CASE.cols, 1, 1);
+            let product = bits(&support::product(&engine, &matrix, &x));
+            let packed = support::decode(&engine, &matrix);
+            let from_packed = bits(&support::packed_product(&engine, &matrix, &packed, &x));
+            for (table, streams) in [(Table::Storage, 8), (Table::Workgroup, 1), (Table::Storage, 3)] {
+                let engine = engine.tuned(Tuning { table, streams });
+                assert_eq!(bits(&support::product(&engine, &matrix, &x)), product, "{table:?}, {streams}");
+                let packed = support::decode(&engine, &matrix);
+                let product = bits(&support::packed_product(&engine, &matrix, &packed, &x));
+                assert_eq!(product, from_packed, "{table:?}, {streams}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -2,11 +2,9 @@
 
     s: subgroup size, or 32 without subgroups       k: lanes of a stream that an invocation keeps
     h: streams that a subgroup decodes side by side t: subgroups in a workgroup
-    streams: those of a workgroup
+    streams: those of a workgroup                   table: whether it is in workgroup memory
 #}
 {%- set lanes = range(k) -%}
-{#- A table in workgroup memory: not where weights that are decoded once for many vectors fill it. #}
-{%- set table = subgroups and kernel != 'prompt' -%}
 
 
 /// Words of the streams, and raw bits.

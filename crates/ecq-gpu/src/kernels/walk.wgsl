@@ -7,7 +7,9 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
          @builtin(local_invocation_index) li: u32{% if subgroups %},
          @builtin(subgroup_size) size: u32, @builtin(subgroup_id) sub: u32,
          @builtin(subgroup_invocation_id) id: u32{% endif %}) {
+{%- if table or not subgroups %}
     prepare(li);
+{%- endif %}
 {%- if subgroups %}
     if (size != {{ s * h }}u) { return; } // built for another size
     let stream = (wid.x + wid.y * count.x) * {{ t * h }}u + sub{% if h > 1 %} * {{ h }}u + (id >> 5u){% endif %};

@@ -3,7 +3,7 @@
 
 use ecq_format::pattern::{FloatFormat, Pattern};
 use ecq_gpu::scales::{Format, Grouped, Number, Piece, Record, Rule};
-use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Value, Variant};
+use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Table, Tuning, Value, Variant};
 
 const PLAIN: Form = Form::PLAIN;
 
@@ -136,6 +136,15 @@ pub fn all() -> Vec<Variant> {
         add(plain(3, Input::F32), Code::Prefix, PLAIN, Lanes::Subgroups(size));
     }
     add(Kernel::Finish, Code::Prefix, PLAIN, Lanes::Barriers);
+    for (table, streams) in [(Table::Storage, 8), (Table::Workgroup, 1), (Table::Storage, 2)] {
+        for (code, size) in [(Code::Prefix, 32), (Code::Rans, 8), (Code::Prefix, 64)] {
+            let form = Form { code, ..PLAIN };
+            for kernel in [Kernel::Fused { vectors: 1, input: Input::F32 }, Kernel::Decode] {
+                let variant = Variant::new(kernel, form, Lanes::Subgroups(size));
+                all.push(variant.tuned(Tuning { table, streams }));
+            }
+        }
+    }
     all
 }
 
