@@ -1,4 +1,5 @@
-//! Prints the WGSL of a kernel: `cargo run -p ecq-gpu --example wgsl -- fused 32`.
+//! Prints the WGSL of a kernel: `cargo run -p ecq-gpu --example wgsl -- fused prefix 32 1 0`, which are what it does, the
+//! code, the size of subgroups (0 for none), the number of vectors, raw bits of a level.
 use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Value, Variant};
 
 fn main() {

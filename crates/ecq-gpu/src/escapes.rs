@@ -1,5 +1,5 @@
-//! Escapes as kernels read them: those of a band in buckets of columns, each a record of a few bits. What is near the values
-//! that streams hold has a list of its own, with smaller numbers.
+//! Escapes as kernels read them: those of a band in buckets of columns, each a record of a few bits. Values that are near
+//! each other have a list of their own, with smaller numbers.
 
 use std::ops::Range;
 
@@ -19,8 +19,8 @@ const ROW: u32 = BAND.ilog2();
 /// Words at the beginning: the value that streams have for escapes, what all values lack, what numbers are, how many lists
 /// there are, and [`LIST`] of each.
 const HEAD: usize = 4;
-/// Words of a list: where its buckets are, the bits of a column, of a value, whether values are places in a table, and where
-/// the least value is, with the table behind it.
+/// Words of a list: where its buckets are, the bits of a column in a bucket, of a code, whether codes are places in a table,
+/// and where the least number is, with the table behind it.
 const LIST: usize = 5;
 
 /// Escapes of a tensor. How many bits they have is said in memory, so that kernels are the same for all tensors.
@@ -34,7 +34,7 @@ pub struct Packed {
 struct Numbers {
     /// Bits of a column in its bucket.
     bucket: u32,
-    /// Of the only piece.
+    /// Bits of a code: numbers of escapes have a single piece.
     width: u32,
     /// Rows and columns, by bands, then by columns.
     places: Vec<(usize, usize)>,
@@ -58,7 +58,8 @@ impl Packed {
         let first = *escapes.first()?;
         escapes.sort_unstable_by_key(|e| (e.row / BAND, e.col, e.row));
         let mut head = vec![0; HEAD + 2 * LIST];
-        // kernels take off what streams have for them; where that differs, differences are stored
+        // kernels take off what streams have for them, which is one number; where it differs, differences are stored, and
+        // nothing is taken off
         let whole = escapes.iter().all(|e| e.filler.to_bits() == first.filler.to_bits());
         if whole {
             head[0] = (first.filler as f32).to_bits();

@@ -129,7 +129,8 @@ impl<S: Sink> Host<S> {
         Ok(Self { resident, parts, streams, sides, places, escapes })
     }
 
-    /// For each part: the parameters of kernels that read packed weights (`plain`), or of those that read streams.
+    /// For each part: the parameters of kernels whose values are those of packed weights (`plain`, which
+    /// [`Kernel::as_packed`](crate::variant::Kernel::as_packed) tells), or of all others.
     pub fn params(&self, plain: bool) -> Vec<Params> {
         let parts = self.parts.iter().zip(&self.places);
         parts.map(|(part, places)| Params::new(&self.resident, part, places, plain)).collect()

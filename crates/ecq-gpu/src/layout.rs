@@ -1,10 +1,14 @@
-//! How a tensor lies in GPU memory, as plain words: what kernels read, and what their twins do.
+//! How a tensor lies in GPU memory, as plain words that kernels and their twins read.
 //!
 //! Rows are in bands of eight. A tile is some whole bands; its columns are in strips, of which each is a stream. For each
-//! band of a tile there are its raw bits: for each [`Field`](crate::variant::Field) and column the bits of the band's eight rows, side by side.
+//! band of a tile there are its raw bits: for each [`Field`](crate::variant::Field) and column the bits of the band's eight
+//! rows, side by side.
 //!
 //! With the `nibble` codec a tile is some rows in one strip, and what there is of it is as in the file: planes of raw bits
 //! by position, and the stream.
+//!
+//! Scales ([`side`](crate::side)) and escapes ([`escapes`](crate::escapes)) are apart from tiles, in bands of eight rows with
+//! every codec.
 
 use std::ops::Range;
 
@@ -95,7 +99,8 @@ pub struct Resident {
     pub form: Form,
     /// Its shape.
     pub shape: Shape,
-    /// The table: for each symbol its length, or first slot and frequency; the symbols of the slots; the codebook.
+    /// The table: for each symbol its length, or first slot and frequency, then the symbols of the slots; with the `nibble`
+    /// codec symbol, rank and frequency of each slot. Then the codebook, if there is one.
     pub codes: Vec<u32>,
     /// Scales.
     pub side: Side,
@@ -108,7 +113,8 @@ pub struct Resident {
 }
 
 impl Resident {
-    /// What the values that a kernel adds up lack: from packed weights (`plain`), or from streams.
+    /// What the values that a kernel adds up lack: those of packed weights (`plain`, which
+    /// [`Kernel::as_packed`](crate::variant::Kernel::as_packed) tells), or those of streams.
     pub fn constant(&self, plain: bool) -> f32 {
         let sixteens = plain || self.form.code == Code::Rans;
         match self.form.value {

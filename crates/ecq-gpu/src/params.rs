@@ -28,12 +28,13 @@ pub struct Params {
     pub streams: u32,
     /// Groups of a row.
     pub groups: u32,
-    /// In the side data: what bands have.
+    /// Where the first band of the part begins in the side data.
     pub records: u32,
     /// Words of a band there.
     pub stride: u32,
-    /// Numbers that groups share: from a band's first word on, or in the side data.
-    pub supers: u32,
+    /// Where numbers begin that several groups share: counted from a band's first word, or (runs of groups) in the side
+    /// data.
+    pub shared_at: u32,
     /// Groups of the first run that are not in this part.
     pub phase: u32,
     /// Factor of everything.
@@ -45,7 +46,8 @@ pub struct Params {
 }
 
 impl Params {
-    /// Of kernels that read packed weights (`plain`) of a part, or of those that read streams.
+    /// For a part: of kernels whose values are those of packed weights (`plain`, which
+    /// [`Kernel::as_packed`](crate::variant::Kernel::as_packed) tells), or of all others.
     pub fn new(resident: &Resident, part: &Part, places: &Places, plain: bool) -> Self {
         let shape = &resident.shape;
         Self {
@@ -60,7 +62,7 @@ impl Params {
             groups: places.groups,
             records: places.records,
             stride: places.stride,
-            supers: places.shared,
+            shared_at: places.shared,
             phase: places.phase,
             step: resident.step,
             constant: resident.constant(plain),

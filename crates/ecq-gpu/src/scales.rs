@@ -14,7 +14,7 @@ use crate::layout::{BAND, Shape};
 
 /// Most numbers in a table.
 const TABLE: usize = 1 << 12;
-/// Fewer numbers than these are not worth a kernel.
+/// Fewer numbers than these are not worth a kernel of their own: codes of the same width for all tensors share one.
 const FEW: usize = 1024;
 /// Most pieces of a number.
 const PIECES: usize = 4;
@@ -54,7 +54,7 @@ pub(crate) fn formats() -> minijinja::Value {
     }
 }
 
-/// Some bits of a number, as a code.
+/// Some bits of a number, as a code; by default one that is not needed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Piece {
     /// The lowest bit of the number that it stands for.
@@ -64,11 +64,6 @@ pub struct Piece {
     /// Whether codes are places in a table of `2^width` words, which are shifted already; else they are added to the
     /// number's least value.
     pub table: bool,
-}
-
-impl Piece {
-    /// One that is not needed.
-    pub const NONE: Self = Self { shift: 0, width: 0, table: false };
 }
 
 /// A number of a group.
@@ -137,7 +132,8 @@ impl Record {
     }
 }
 
-/// How factor s and summand m of a group come from numbers: a and b of the group, d and e of several.
+/// How factor s and summand m of a group come from numbers: a and b of the group, d and e that several groups share. A
+/// weight is s times its level plus m.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// s = a, m = b
@@ -146,16 +142,16 @@ pub enum Rule {
     Zero,
     /// s = d a, m = -(e b)
     Nested {
-        /// Groups of a row that share d and e.
+        /// How many groups of a row share d and e.
         supers: u32,
-        /// Those.
+        /// d and e.
         shared: Record,
     },
     /// s = d a + a constant, m = 0
     Run {
-        /// Groups that share d, counted through the tensor.
+        /// How many groups share d, counted on from row to row.
         supers: u32,
-        /// That.
+        /// d
         shared: Number,
     },
 }

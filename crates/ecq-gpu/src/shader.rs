@@ -60,8 +60,9 @@ pub fn pipeline(
         device.create_shader_module(descriptor)
     } else {
         // SAFETY: The kernels of this crate index their buffers with what was validated on the CPU when a tensor was
-        // uploaded: streams that decode without an error, escapes within their rows, and dispatches that were planned
-        // for these buffers. Their loops count up to such numbers.
+        // uploaded: streams that decode without an error, escapes within their rows, columns whose groups there are
+        // (`CodedTensor::side` checks maps), codes that were made for their tables, and dispatches that were planned for
+        // these buffers. Their loops count up to such numbers.
         unsafe { device.create_shader_module_trusted(descriptor, ShaderRuntimeChecks::unchecked()) }
     };
     let entries: Vec<_> = bindings.iter().map(|b| b.entry()).collect();

@@ -13,7 +13,7 @@ use crate::scales;
 use crate::variant::{Code, Form, Value};
 
 /// The table of a code, as words: what is known of each symbol, then the symbols of 4,096 slots.
-pub fn codes_of(about: [u32; 256], slots: impl Iterator<Item = u8>) -> Vec<u32> {
+fn codes_of(about: [u32; 256], slots: impl Iterator<Item = u8>) -> Vec<u32> {
     let mut codes = about.to_vec();
     let symbols: Vec<u8> = slots.collect();
     codes.extend(symbols.as_chunks::<4>().0.iter().map(|&four| u32::from_le_bytes(four)));
@@ -41,7 +41,8 @@ pub fn rans_codes(freqs: &byte::Frequencies) -> Option<Vec<u32>> {
     Some(codes_of(about, slots.into_iter()))
 }
 
-/// Everything about a tensor but its tiles and escapes. `codes` is the table of its code.
+/// Everything about a tensor but its tiles and escapes; whether there are any is known once all tiles were decoded. `codes`
+/// is the table of its code.
 pub fn resident(
     tensor: &CodedTensor<'_>,
     shape: Shape,
@@ -101,11 +102,12 @@ pub struct Side {
 pub struct Places {
     /// Groups of a row.
     pub groups: u32,
-    /// What bands have.
+    /// Where the first band of the part begins.
     pub records: u32,
     /// Words of a band there.
     pub stride: u32,
-    /// Numbers that groups share: from a band's first word on, or in the side data.
+    /// Where numbers begin that several groups share: counted from a band's first word, or (runs of groups) in the side
+    /// data.
     pub shared: u32,
     /// Groups of the first run that are not in this part.
     pub phase: u32,
@@ -152,9 +154,7 @@ impl Side {
         words.push(0); // kernels load a word ahead
         (words, places)
     }
-}
 
-impl Side {
     /// Words for so many rows, at most.
     pub fn words(&self, rows: usize) -> u64 {
         let bands = rows.div_ceil(BAND);

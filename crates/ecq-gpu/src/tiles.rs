@@ -1,5 +1,5 @@
 //! From a coded tensor to tiles as kernels read them. Every tile is decoded once on the way: that validates it, and says
-//! what escapes have more than their nibbles.
+//! what its streams have in the places of escapes.
 
 use std::ops::Range;
 
@@ -19,13 +19,13 @@ use crate::plan::TileSize;
 use crate::variant::{Code, Field};
 use crate::{nibble, side};
 
-/// Weights of a stream that tensors are cut into which were coded for other machines.
+/// Weights of a stream of tensors that are coded anew.
 const STREAM: usize = 1 << 15;
 /// Most columns of a strip of these.
 const STRIP: usize = 4096;
 
 /// What a level is before scales.
-pub struct Meaning {
+struct Meaning {
     split: Split,
     pattern: Option<Pattern>,
     codebook: Option<[f32; 16]>,
@@ -34,7 +34,7 @@ pub struct Meaning {
 
 impl Meaning {
     /// Of a tensor's levels.
-    pub fn of(coded: &Coded) -> Self {
+    fn of(coded: &Coded) -> Self {
         let codebook = coded.values.codebook.map(|book| book.0);
         Self { split: coded.split(), pattern: coded.pattern, codebook, bias: coded.values.bias }
     }
@@ -62,7 +62,7 @@ impl Meaning {
 pub enum Tiles<'a> {
     /// The streams are those of the file.
     Own(Own<'a>),
-    /// They were made for other machines, and are coded anew.
+    /// Kernels read no streams like its own, and it is coded anew.
     Recoded(Box<Recoded<'a>>),
 }
 

@@ -69,8 +69,7 @@ impl Sink for Sender<'_> {
         if self.staged > STAGED {
             self.staged = 0;
             self.engine.queue().submit([]);
-            let done = self.engine.device().poll(wgpu::PollType::wait_indefinitely());
-            done.map_err(|e| Error::Lost(e.to_string()))?;
+            self.engine.wait()?;
         }
         Ok(())
     }

@@ -217,7 +217,7 @@ fn memory_is_that_of_the_file() {
     for (raw_bits, rows, cols) in [(0, 1000, 1030), (2, 500, 900)] {
         let scales = Scales::RowColumn { row: true, column: false };
         let mut model = Case { rows, cols, raw_bits, scales, ..Case::PLAIN }.model();
-        // escapes are a word each, which is more than in files
+        // no escapes: `memory.rs` has those, of pairs
         let (center, reach) = (model.coded[0].center, 8 << raw_bits.saturating_sub(1));
         model.coded[0]
             .matrix

@@ -78,7 +78,7 @@ fn raw_bits_and_escapes() {
     for raw_bits in [0, 1, 2, 3, 4, 7, 11] {
         check(Case { raw_bits, ..Case::PLAIN }, 0);
     }
-    // words of one and of two
+    // values of a few bits, and far ones
     for (raw_bits, far) in [(0, 2500), (1, 2500), (3, 40_000), (0, 40_000)] {
         check(Case { raw_bits, escapes: 40, seed: 1, ..Case::PLAIN }, far);
     }

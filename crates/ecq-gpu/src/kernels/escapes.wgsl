@@ -1,10 +1,12 @@
-{#- Escapes: what the weights of some places have more than their nibbles, or what they are.
+{#- Escapes: the values of weights for which streams have another one, which is taken off.
 
     Columns of a band are in buckets of a power of two. A record has a row of three bits, a column of its bucket, and a code.
 #}
 {%- if escapes %}
-/// The value that streams have for escapes; what all values lack; where lists begin; what numbers of lists share. Then for
-/// each list where the escapes of a bucket begin, and where the last ones end; its escapes.
+/// The value that streams have for escapes; what all values lack; the format of numbers; how many lists there are. Of each
+/// list five words: where its buckets are, bits of a column in a bucket, bits of a code, whether codes are places in a table,
+/// where the least number is, with the table behind it; then these numbers. Then for each list where the escapes of each
+/// bucket begin, and where the last ones end; its escapes.
 @group(0) @binding(7) var<storage, read> escapes: array<u32>;
 
 /// `width` bits of an escape.

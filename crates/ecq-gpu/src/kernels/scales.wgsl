@@ -3,8 +3,9 @@
     A record of a group has `bytes` bytes: for each piece of its numbers eight codes of `width` bits.
 #}
 {%- if side %}
-/// What all bands share: least numbers and tables, or eighths of octaves; then the map or the factors of columns. From
-/// `records` on for each band its records, or factors of rows; then numbers of runs of groups.
+/// What all bands share: least numbers and tables, or eighths of octaves; then the groups of columns where a map says
+/// them, or the factors of columns. From `records` on for each band its records, or factors of rows; then numbers of runs
+/// of groups.
 @group(0) @binding(6) var<storage, read> side: array<u32>;
 
 /// The first word of a band.
@@ -83,7 +84,7 @@ fn band_of(row: u32) -> u32 {
     {{- load_record('g' ~ j ~ '_', 'band' ~ j, 'record' ~ j, scales.numbers.bytes) }}
     {%- if scales.rule == 'nested' %}
     let super{{ j }} = group{{ j }} / {{ scales.supers }}u * {{ scales.shared.bytes }}u;
-    {{- load_record('h' ~ j ~ '_', 'band' ~ j ~ ' + p.supers', 'super' ~ j, scales.shared.bytes) }}
+    {{- load_record('h' ~ j ~ '_', 'band' ~ j ~ ' + p.shared_at', 'super' ~ j, scales.shared.bytes) }}
     {%- endif %}
 {%- endmacro %}
 {#- Factor of a row. #}
@@ -134,7 +135,7 @@ fn code_at(record: vec2<u32>, at: u32, width: u32) -> u32 {
 /// The number that a run of groups shares.
 fn run_of(row: u32, group: u32) -> f32 {
     let run = ((row - p.first_row) * p.groups + group + p.phase) / {{ scales.supers }}u;
-    return {{ number(scales.shared, '', 'code_at(vec2(p.supers, 0u), run * ' ~ scales.shared.bits ~ 'u + ') }};
+    return {{ number(scales.shared, '', 'code_at(vec2(p.shared_at, 0u), run * ' ~ scales.shared.bits ~ 'u + ') }};
 }
     {%- endif %}
     {%- if escapes or code == 'nibble' %}
@@ -142,7 +143,7 @@ fn run_of(row: u32, group: u32) -> f32 {
 fn scale_at(row: u32, which: u32, group: u32) -> vec2<f32> {
     let record = vec2(band_of(row), group * {{ scales.numbers.bytes }}u);
         {%- if scales.rule == 'nested' %}
-    let several = vec2(band_of(row) + p.supers, group / {{ scales.supers }}u * {{ scales.shared.bytes }}u);
+    let several = vec2(band_of(row) + p.shared_at, group / {{ scales.supers }}u * {{ scales.shared.bytes }}u);
         {%- endif %}
     let factor = {{ factor_of('', '', 'code_at(record, ', 'which', 'group') }};
     return vec2(factor, {{ summand_of('factor', '', '', 'code_at(record, ') }});

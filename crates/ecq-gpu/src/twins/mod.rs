@@ -7,13 +7,17 @@
 //! takes the simplest. [`Host::new`](crate::host::Host::new) makes the words from a tensor. `probe` has no twin: it asks
 //! the machine.
 //!
-//! | kernel | twin | what both read with |
+//! | kernel | twin | on |
 //! |---|---|---|
-//! | `fused` | [`fused()`] | [`streams`], [`prefix`], [`rans`], [`values`], [`product`] |
+//! | `fused`, `prompt` | [`fused()`] | [`streams`], [`prefix`], [`rans`], [`values`], [`product`] |
 //! | `decode` | [`decode()`] | [`streams`], [`prefix`], [`rans`], [`values`] |
-//! | both, of `nibble` | the same | [`nibble`], [`values`], [`product`] |
-//! | `plain` | [`plain()`] | [`values`], [`product`] |
+//! | `fused`, `decode` for the codec `nibble` | the same | [`nibble`], [`values`], [`product`] |
+//! | `plain`, `plain_prompt` | [`plain()`] | [`values`], [`product`] |
 //! | `finish` | [`finish()`] | |
+//!
+//! Products have scales and escapes from `scales` and `escapes`. A twin takes any number of vectors, so those of products
+//! are also the twins of kernels for many. `prompt` makes the values that packed weights have, and has their parameters:
+//! its twin takes those of `fused`, and makes the same products within rounding.
 //!
 //! Kernels run unchecked, because everything was validated when it was uploaded; twins trust nothing, and say which word
 //! is not there.
@@ -87,7 +91,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 /// What kernels read beside vectors and packed weights, under its names in the shaders.
 #[derive(Clone, Copy, Debug)]
 pub struct Buffers<'a> {
-    /// Parameters (`p`); `plain` has others than kernels that read streams.
+    /// Parameters (`p`); [`plain()`] has others than twins that read streams.
     pub params: &'a Params,
     /// Raw bits and streams of a part.
     pub words: &'a [u32],

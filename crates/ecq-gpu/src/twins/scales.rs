@@ -92,7 +92,7 @@ pub(super) fn scale_of(
         Rule::Plain => (a, b),
         Rule::Zero => (a, -(a * b)),
         Rule::Nested { supers, shared } => {
-            let word = band.saturating_add(p.supers.into());
+            let word = band.saturating_add(p.shared_at.into());
             let (d, e) = numbers.record(&shared, word, group / supers.max(1), row)?;
             (d * a, e.map_or(0.0, |e| -(e * b)))
         }
@@ -102,7 +102,7 @@ pub(super) fn scale_of(
             let row = u64::from(band_row.saturating_sub(p.first_row)) + u64::from(row);
             let group = row.saturating_mul(p.groups.into()).saturating_add(group.into());
             let run = group.saturating_add(p.phase.into()) / u64::from(supers.max(1));
-            (numbers.word, numbers.bit) = (p.supers.into(), run.saturating_mul(shared.bits().into()));
+            (numbers.word, numbers.bit) = (p.shared_at.into(), run.saturating_mul(shared.bits().into()));
             (a * numbers.next(&shared, 0, 1)? + offset, 0.0)
         }
     })
