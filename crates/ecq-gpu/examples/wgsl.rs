@@ -1,6 +1,6 @@
 //! Prints the WGSL of a kernel: `cargo run -p ecq-gpu --example wgsl -- fused prefix 32 1 0`, which are what it does, the
 //! code, the size of subgroups (0 for none), the number of vectors, raw bits of a level.
-use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Value, Variant};
+use ecq_gpu::variant::{Code, Form, Input, Kernel, Lanes, Table, Tuning, Value, Variant};
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -22,5 +22,7 @@ fn main() {
     };
     let form = Form { code, value: Value::Integer { raw_bits }, ..Form::PLAIN };
     let lanes = if size == 0 { Lanes::Barriers } else { Lanes::Subgroups(size) };
-    println!("{}", Variant::new(kernel, form, lanes).source());
+    let table = if argument(5) == "buffer" { Table::Storage } else { Table::Workgroup };
+    let tuning = Tuning { table, ..Tuning::default() };
+    println!("{}", Variant::new(kernel, form, lanes).tuned(tuning).source());
 }

@@ -15,7 +15,7 @@ use crate::{plan, shader};
 pub struct Options {
     /// Use kernels without subgroups even where there are some.
     pub no_subgroups: bool,
-    /// Run shaders with bounds checks. Without it only tensors that were validated are run without them.
+    /// Run shaders with bounds checks, too, although every tensor is validated when it is uploaded.
     pub checked: bool,
     /// What a measurement chose for this device.
     pub tuning: Tuning,

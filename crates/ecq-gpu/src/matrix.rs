@@ -12,7 +12,8 @@ use crate::plan::{self, Part};
 use crate::upload::{Sender, buffer, words};
 use crate::variant::{Code, Form, Input, Kernel, Value, Variant};
 
-/// Most vectors that are multiplied with weights in registers; for more, each weight is decoded into workgroup memory.
+/// Most vectors that are multiplied with weights in registers. For more, each weight is decoded into workgroup memory; weights
+/// of the `nibble` codec take them in turns of so many.
 pub const MOST_VECTORS: u32 = 16;
 
 /// Streams of a part of a tensor.
@@ -75,7 +76,8 @@ pub struct Packed {
 impl Matrix {
     /// Decodes a tensor once on the CPU, which validates it, and uploads it in its coded form; `name` is for errors.
     ///
-    /// Tensors in other bands than of eight rows, or with a predictor are coded anew on the way.
+    /// Tensors of pairs in other bands than of eight rows, with a predictor, of a lone symbol in rANS, or whose escapes stand
+    /// where the stream has no finite number are coded anew on the way.
     /// Errors: [`Error::Tensor`] if it is corrupt, [`Error::Limit`], [`Error::OutOfMemory`], [`Error::Lost`].
     pub fn new(engine: &Engine, name: &str, tensor: &CodedTensor<'_>) -> Result<Self> {
         engine.guard(name, || Self::upload(engine, name, tensor))

@@ -35,7 +35,7 @@ pub enum Table {
 pub struct Tuning {
     /// Where the table is, with subgroups. Without them it is in the buffer.
     pub table: Table,
-    /// Streams of pairs that a workgroup decodes, with subgroups: 1 to 8, or more where a subgroup decodes more.
+    /// Streams of pairs that a workgroup decodes, with subgroups: at most 8, and as many as whole subgroups decode.
     pub streams: u32,
 }
 
@@ -337,7 +337,11 @@ impl Variant {
     pub fn streams(&self) -> u32 {
         match (self.walk(), self.lanes) {
             (Some(_), _) | (None, Lanes::Barriers) => 1,
-            (None, Lanes::Subgroups(size)) => self.tuning.streams.clamp(1, WORKGROUP / 32).max(size / 32),
+            (None, Lanes::Subgroups(size)) => {
+                // whole subgroups
+                let side_by_side = size.div_ceil(32);
+                (self.tuning.streams.min(WORKGROUP / 32) / side_by_side).max(1) * side_by_side
+            }
         }
     }
 
