@@ -22,7 +22,7 @@ pub enum Error {
     /// The output exists and overwriting was not asked for.
     #[error("{}: exists already; choose another name, or overwrite it with --force", .0.display())]
     Exists(PathBuf),
-    /// The output is a folder, or no name at all.
+    /// The output is a folder, a device or a pipe, or no name at all.
     #[error("{}: is no name for a file; give the output a file name", .0.display())]
     NoFileName(PathBuf),
     /// The file is not an `.ecq` file at all.

@@ -15,7 +15,9 @@ fn staged<T>(
     make: impl FnOnce(&mut Builder<'_, '_>, &Path) -> std::io::Result<T>,
 ) -> Result<T> {
     let named = path.file_name().is_some() && !path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
-    if !named || (path.is_dir() && mode == FILE) {
+    // a device or a pipe would be replaced by a file, not written to
+    let other = path.metadata().is_ok_and(|found| !found.is_file());
+    if !named || (other && mode == FILE) {
         return Err(Error::NoFileName(path.to_owned()));
     }
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

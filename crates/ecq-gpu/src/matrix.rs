@@ -164,10 +164,15 @@ impl Matrix {
 
     /// Records `y = W x`: for each vector of `x`, one after another, its product in `y`, in f32. A slice of a buffer has
     /// vectors of f32; [`Vectors::f16`] is for others. What `x` and `y` are is up to the caller until the encoder is
-    /// submitted; so is that submission.
+    /// submitted; so is that submission. They and the encoder must be of the engine's device, and so must this matrix:
+    /// wgpu may take what is of another for something else.
     ///
-    /// Errors: [`Error::Argument`] if `x` is no whole number of vectors or `y` too small, if an offset is not aligned as
-    /// the device wants it, or for f16 on a device without; [`Error::Shader`]; [`Error::OutOfMemory`]; [`Error::Lost`].
+    /// If a number of a vector is infinite or NaN, products with that vector may be NaN where the exact ones are infinite;
+    /// those with other vectors are as ever.
+    ///
+    /// Errors: [`Error::Argument`] if `x` is no whole number of vectors or `y` of another size than their products, if an
+    /// offset is not aligned as the device wants it, or for f16 on a device without; [`Error::Shader`];
+    /// [`Error::OutOfMemory`]; [`Error::Lost`].
     pub fn record<'a>(
         &self,
         engine: &Engine,
@@ -257,8 +262,8 @@ impl Matrix {
         // a single column of f16 leaves open whether the last two bytes are a vector: then products tell
         let filled = |vectors: u64| (vectors * bytes).next_multiple_of(4) == x.size();
         let all = x.size() / bytes;
-        let vectors = if y.size() == 4 * self.rows() as u64 * all.saturating_sub(1) { all - 1 } else { all };
-        let vectors = if all > 0 && filled(vectors) { vectors } else { all };
+        let one_less = all.checked_sub(1).filter(|n| y.size() == 4 * self.rows() as u64 * n && filled(*n));
+        let vectors = one_less.unwrap_or(all);
         if !filled(vectors) {
             return Err(fail("vectors", format!("a multiple of {bytes} bytes"), x.size()));
         }

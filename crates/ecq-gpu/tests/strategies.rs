@@ -227,6 +227,8 @@ fn failures_are_errors() {
         (ids[0], x.slice(..), x.slice(..4 * case.rows as u64)), // the same buffer
         (ids[0], x.slice(..), y.slice(..4)),
         (ids[0], x.slice(..4), y.slice(..)),
+        (ids[0], x.slice(..4), y.slice(..0)), // no whole vector, and no product
+        (ids[0], x.slice(..0), y.slice(..)),
         (ids[0], x.slice(..), other.slice(..)), // no storage
         (ids[1], x.slice(..), y.slice(..)),     // another matrix's
     ] {
@@ -237,6 +239,12 @@ fn failures_are_errors() {
     let fail = none.record(&mut encoder, ids[0], x.slice(..), y.slice(..));
     assert!(matches!(fail, Err(Error::Argument { .. })), "{fail:?}");
     assert!(none.matrix(ids[0]).is_none() && !none.is_packed(ids[0]));
+    // as many matrices of the same shapes are others all the same
+    let (mut others, known) = (Weights::new(&engine, Strategy::Cached), ids[0]);
+    let own = add(&mut others);
+    let fail = others.record(&mut encoder, known, x.slice(..), y.slice(..));
+    assert!(matches!(fail, Err(Error::Argument { .. })), "{fail:?}");
+    assert!(others.matrix(known).is_none() && !others.is_packed(known) && others.is_packed(own[0]));
     // a device that is gone
     weights.record(&mut encoder, ids[0], x.slice(..), y.slice(..)).unwrap();
     drop(encoder);

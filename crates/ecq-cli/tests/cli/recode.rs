@@ -50,4 +50,16 @@ fn what_recode_refuses() {
         &["none"],
     );
     fails(folder.path(), 2, &["recode", &cpu, &folder.at("a.ecq")]);
+    // what is no file stays what it is: here a socket, as a device would be
+    #[cfg(unix)]
+    {
+        let socket = folder.at("socket.ecq");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        refused(
+            folder.path(),
+            &["recode", &cpu, &socket, "--profile", "gpu", "--force"],
+            &["socket.ecq", "no name for a file"],
+        );
+        assert!(!std::fs::metadata(&socket).unwrap().is_file());
+    }
 }

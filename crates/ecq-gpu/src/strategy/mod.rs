@@ -5,6 +5,8 @@ pub mod choice;
 pub mod lru;
 mod measure;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use ecq_format::reader::CodedTensor;
 use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
 
@@ -43,9 +45,13 @@ pub enum Strategy {
     },
 }
 
-/// A matrix among [`Weights`].
+/// A matrix among [`Weights`], and among no others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Id(usize);
+pub struct Id {
+    /// Number of these weights.
+    of: u64,
+    index: usize,
+}
 
 /// Bytes of GPU memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +77,8 @@ impl Memory {
 /// one product is there for later ones. [`Self::forget`] is for encoders that are dropped.
 pub struct Weights {
     engine: Engine,
+    /// No others have it: an [`Id`] of theirs would be another matrix here.
+    number: u64,
     strategy: Strategy,
     entries: Vec<Entry>,
     ahead: Ahead,
@@ -88,9 +96,11 @@ struct Entry {
 impl Weights {
     /// No matrices yet.
     pub fn new(engine: &Engine, strategy: Strategy) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         let budget = if let Strategy::Lru { bytes } = strategy { bytes } else { 0 };
         Self {
             engine: engine.clone(),
+            number: MADE.fetch_add(1, Ordering::Relaxed),
             strategy,
             entries: Vec::new(),
             ahead: Ahead::default(),
@@ -112,7 +122,7 @@ impl Weights {
             Ok(entry)
         })?;
         self.entries.push(entry);
-        Ok(Id(self.entries.len() - 1))
+        Ok(Id { of: self.number, index: self.entries.len() - 1 })
     }
 
     /// Does what is to be done once all matrices were added: for [`Strategy::Auto`] it measures products on the device,
@@ -146,12 +156,16 @@ impl Weights {
 
     /// A matrix. `None` if it is one of other weights.
     pub fn matrix(&self, id: Id) -> Option<&Matrix> {
-        self.entries.get(id.0).map(|entry| &entry.matrix)
+        self.entry(id).map(|entry| &entry.matrix)
     }
 
     /// Whether a matrix is kept packed for good.
     pub fn is_packed(&self, id: Id) -> bool {
-        self.entries.get(id.0).is_some_and(|entry| entry.packed.is_some())
+        self.entry(id).is_some_and(|entry| entry.packed.is_some())
+    }
+
+    fn entry(&self, id: Id) -> Option<&Entry> {
+        self.entries.get(id.index).filter(|_| id.of == self.number)
     }
 
     /// GPU memory in use, as the sum of the sizes of all buffers that are kept.
@@ -185,11 +199,11 @@ impl Weights {
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let x = x.into();
-        let Some(entry) = self.entries.get(id.0) else {
+        let Some(entry) = self.entry(id) else {
             return Err(Error::Argument {
                 what: "a product".into(),
-                expected: format!("one of {} matrices", self.entries.len()),
-                got: format!("number {}", id.0),
+                expected: format!("one of these {} matrices", self.entries.len()),
+                got: format!("number {} of other weights", id.index),
             });
         };
         // nothing is decoded for a product that cannot be made
@@ -197,11 +211,11 @@ impl Weights {
         match (&entry.packed, self.strategy) {
             (Some(packed), _) => packed.record(&self.engine, encoder, &entry.matrix, x, y),
             (None, Strategy::Prefetch) => {
-                let done = self.prefetch(encoder, id.0, x, y);
+                let done = self.prefetch(encoder, id.index, x, y);
                 // what failed may not have been decoded
                 done.inspect_err(|_| self.ahead = Ahead::default())
             }
-            (None, Strategy::Lru { .. }) => self.keep(encoder, id.0, x, y),
+            (None, Strategy::Lru { .. }) => self.keep(encoder, id.index, x, y),
             (None, _) => entry.matrix.record(&self.engine, encoder, x, y),
         }
     }
