@@ -43,13 +43,14 @@ impl Engine {
     pub fn new(device: &Device, queue: &Queue, options: Options) -> Result<Self> {
         let limits = device.limits();
         let planned = plan::Limits::from(&limits);
+        least(&limits)?;
+        check(&planned, Lanes::Barriers)?;
         let subgroups = device.features().contains(Features::SUBGROUP) && !options.no_subgroups;
         let size = if subgroups { probe(device, queue)? } else { None };
         let lanes = match size {
             Some(size) if check(&planned, Lanes::Subgroups(size)).is_ok() => Lanes::Subgroups(size),
             _ => Lanes::Barriers,
         };
-        check(&planned, lanes)?;
         let (device, queue) = (device.clone(), queue.clone());
         let alive = device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("ecq alive"),
@@ -174,6 +175,44 @@ impl Engine {
         )?);
         lock().insert(*variant, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+/// Whether the device has what every kernel needs, the one among them that looks for subgroups. Error: [`Error::Limit`].
+fn least(limits: &Limits) -> Result<()> {
+    let all = [
+        (
+            "workgroups in a dimension",
+            limits.max_compute_workgroups_per_dimension.into(),
+            1,
+            "max_compute_workgroups_per_dimension",
+        ),
+        ("groups of bindings", limits.max_bind_groups.into(), 1, "max_bind_groups"),
+        (
+            "uniform buffers",
+            limits.max_uniform_buffers_per_shader_stage.into(),
+            1,
+            "max_uniform_buffers_per_shader_stage",
+        ),
+        (
+            "bytes in a uniform buffer",
+            limits.max_uniform_buffer_binding_size,
+            64,
+            "max_uniform_buffer_binding_size",
+        ),
+        (
+            "bytes in a binding",
+            limits.max_storage_buffer_binding_size,
+            1 << 12,
+            "max_storage_buffer_binding_size",
+        ),
+        ("bytes in a buffer", limits.max_buffer_size, 1 << 12, "max_buffer_size"),
+    ];
+    match all.into_iter().find(|(_, limit, needs, _)| limit < needs) {
+        Some((unit, limit, needs, name)) => {
+            Err(Error::Limit { what: "an engine".into(), unit, needs, limit, name })
+        }
+        None => Ok(()),
     }
 }
 

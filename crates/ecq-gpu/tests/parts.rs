@@ -13,18 +13,42 @@ use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_gpu::{Engine, Error, Matrix, Options};
 
-/// An engine on a device whose bindings have this size.
-fn engine(bytes: u64) -> Option<Engine> {
+/// An engine on a device with limits that are changed.
+fn engine_with(change: impl FnOnce(&mut wgpu::Limits)) -> Option<ecq_gpu::Result<Engine>> {
     let gpu = support::gpu()?;
     let mut limits = gpu.adapter.limits();
-    limits.max_storage_buffer_binding_size = bytes;
+    change(&mut limits);
     let descriptor = wgpu::DeviceDescriptor {
         required_features: gpu.adapter.features() & ecq_gpu::gpu::useful_features(),
         required_limits: limits,
         ..Default::default()
     };
     let (device, queue) = pollster::block_on(gpu.adapter.request_device(&descriptor)).unwrap();
-    Some(Engine::new(&device, &queue, Options::default()).unwrap())
+    Some(Engine::new(&device, &queue, Options::default()))
+}
+
+/// An engine on a device whose bindings have this size.
+fn engine(bytes: u64) -> Option<Engine> {
+    engine_with(|limits| limits.max_storage_buffer_binding_size = bytes).map(Result::unwrap)
+}
+
+/// Limits that leave no kernel a chance are named.
+#[test]
+fn devices_for_no_kernel_are_refused() {
+    type Change = fn(&mut wgpu::Limits);
+    let changes: [(&str, Change); 6] = [
+        ("max_compute_workgroups_per_dimension", |l| l.max_compute_workgroups_per_dimension = 0),
+        ("max_storage_buffer_binding_size", |l| l.max_storage_buffer_binding_size = 64),
+        ("max_compute_invocations_per_workgroup", |l| l.max_compute_workgroup_size_x = 64),
+        ("max_storage_buffers_per_shader_stage", |l| l.max_storage_buffers_per_shader_stage = 0),
+        ("max_compute_workgroup_storage_size", |l| l.max_compute_workgroup_storage_size = 1 << 10),
+        ("max_bind_groups", |l| l.max_bind_groups = 0),
+    ];
+    for (limit, change) in changes {
+        let Some(engine) = engine_with(change) else { return };
+        let refused = matches!(&engine, Err(Error::Limit { name, .. }) if *name == limit);
+        assert!(refused, "{limit}: {:?}", engine.err());
+    }
 }
 
 #[test]

@@ -18,7 +18,8 @@ const LEAST: f64 = 2e-3;
 /// Most products in a submission.
 const MOST: u32 = 64;
 
-/// Measures matrices, those of the same shape and form but once. What finds no memory to be packed gains nothing by it.
+/// Measures matrices, those of the same shape and form but once. What finds no memory to be packed, or no kernel, gains
+/// nothing by it.
 /// Errors: [`Error::Lost`], [`Error::Shader`], [`Error::OutOfMemory`] for vectors.
 pub fn all<'a>(engine: &Engine, matrices: impl Iterator<Item = &'a Matrix>) -> Result<Vec<Measured>> {
     let clock = Clock::new(engine)?;
@@ -41,11 +42,16 @@ pub fn all<'a>(engine: &Engine, matrices: impl Iterator<Item = &'a Matrix>) -> R
 }
 
 fn one(engine: &Engine, clock: &Clock, matrix: &Matrix, bytes: u64) -> Result<Measured> {
-    let never = Measured { fused: 0.0, plain: 0.0, bytes };
-    let packed = match Packed::new(engine, matrix) {
-        Err(Error::OutOfMemory { .. }) => return Ok(never),
-        packed => packed?,
-    };
+    match both(engine, clock, matrix, bytes) {
+        Err(Error::OutOfMemory { .. } | Error::Limit { .. }) => {
+            Ok(Measured { fused: 0.0, plain: 0.0, bytes })
+        }
+        measured => measured,
+    }
+}
+
+fn both(engine: &Engine, clock: &Clock, matrix: &Matrix, bytes: u64) -> Result<Measured> {
+    let packed = Packed::new(engine, matrix)?;
     let vector = |n: usize| buffer(engine, "a vector", 4 * n as u64, BufferUsages::STORAGE);
     let (x, y) = (vector(matrix.cols())?, vector(matrix.rows())?);
     let mut encoder = engine.device().create_command_encoder(&Default::default());
