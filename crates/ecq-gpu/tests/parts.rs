@@ -3,12 +3,14 @@
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
 mod case;
+mod check;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
 mod support;
 
-use case::{Case, vectors, with_model};
+use case::{Case, with_model};
+use check::From;
 use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_gpu::{Engine, Error, Matrix, Options};
@@ -42,14 +44,8 @@ fn scales_and_escapes_in_several_buffers() {
         let mut model = case.model();
         model.pairs = Some((Pairs { code: PairCode::Prefix, band: 8, strip: 320 }, 8));
         with_model(&model, |tensor| {
-            let weights = reference::Weights::new(tensor);
-            let matrix = Matrix::new(&engine, "w", tensor).unwrap();
+            let matrix = check::products(&engine, tensor, &[1], From::Both, &format!("{case:?}"));
             assert!(matrix.packed_sizes().len() > 2, "{:?}", matrix.packed_sizes());
-            let x = vectors(case.cols, 1, 1);
-            weights.compare(&x, &support::product(&engine, &matrix, &x), &format!("{case:?}"));
-            let packed = support::decode(&engine, &matrix);
-            let y = support::packed_product(&engine, &matrix, &packed, &x);
-            weights.compare(&x, &y, &format!("packed, {case:?}"));
         });
     }
 }

@@ -11,7 +11,7 @@ mod sequential;
 
 use case::{Case, vectors, with_model};
 use common::sources::NF4;
-use common::{Draw, Floats, Model};
+use common::{Draw, Model};
 use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
@@ -139,8 +139,7 @@ fn with_floats(
             weight.fill(0); // sums would not be compared
         }
     }
-    let floats = Floats { name: "w".into(), shape: vec![rows as u64, cols as u64], format, profile, bytes };
-    with_model(&Model { floats: vec![floats], ..Model::default() }, run);
+    with_model(&Model::of_floats(format, (rows, cols), profile, bytes), run);
 }
 
 #[test]
