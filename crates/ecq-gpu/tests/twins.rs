@@ -158,12 +158,21 @@ fn floats() {
 /// A tensor of several parts is that of one part: the same sums, and the same packed weights one after another.
 #[test]
 fn parts() {
-    let scales = Scales::RowColumn { row: true, column: true };
-    let case =
-        Case { rows: 203, cols: 300, raw_bits: 1, scales, profile: Profile::Gpu, escapes: 40, ..Case::PLAIN };
-    for code in [PairCode::Prefix, PairCode::Rans] {
+    let factors = Scales::RowColumn { row: true, column: true };
+    let zeros = Scales::Numbers { size: 3, format: NumberFormat::F32, min: Min::Zero, mapped: true };
+    for (code, scales) in [
+        (PairCode::Prefix, factors),
+        (PairCode::Rans, factors),
+        (PairCode::Prefix, Scales::Group { size: 4, min: true }),
+        (PairCode::Prefix, zeros),
+        (PairCode::Prefix, Scales::Nested { size: 4, supers: 5, bias: -32, min: true }),
+        (PairCode::Rans, Scales::Lookup { size: 4, supers: 7, offset: 0.25 }),
+    ] {
+        let (rows, cols, profile) = (203, 300, Profile::Gpu);
+        let case = Case { rows, cols, raw_bits: 1, scales, profile, escapes: 40, ..Case::PLAIN };
         with_model(&model(&case, code, 128, 2500), |tensor| {
-            let [one, several] = [Limits::WEBGPU, SMALL].map(|limits| check_tensor(tensor, &limits, "parts"));
+            let [one, several] =
+                [Limits::WEBGPU, SMALL].map(|limits| check_tensor(tensor, &limits, &format!("{case:?}")));
             assert_eq!(one.packed.len(), 1);
             assert!(several.packed.len() > 2, "{} parts", several.packed.len());
             assert_eq!(one.packed.concat(), several.packed.concat());
