@@ -134,16 +134,17 @@ fn nested_and_looked_up_scales() {
 #[test]
 fn few_raw_bits() {
     let Some(engine) = support::engine() else { return };
-    raw_bits(&engine, &[0, 3, 4, 5]);
+    raw_bits(&engine, &[0, 4, 5]);
 }
 
 #[test]
 fn many_raw_bits() {
     let Some(engine) = support::engine() else { return };
-    raw_bits(&engine, &[6, 7, 8, 11]);
+    raw_bits(&engine, &[6, 8, 11]);
 }
 
-/// Folded levels, with a constant and without scales; narrow escapes where there are any. Other tests have 1 and 2 bits.
+/// Folded levels, with a constant and without scales; narrow escapes where there are any. Other tests have 1 to
+/// 3 bits; 7 are the fields of 4, 2 and 1 bits that 5, 6 and 11 have.
 fn raw_bits(engine: &Engine, all: &[u32]) {
     for &raw_bits in all {
         for (i, (rows, cols)) in [(1, 3), (1, 300), (7, 33), (203, 192)].into_iter().enumerate() {
