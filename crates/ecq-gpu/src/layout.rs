@@ -124,3 +124,8 @@ impl Resident {
         }
     }
 }
+
+/// Words of bytes, the last one filled up with zeros.
+pub(crate) fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
+    bytes.chunks(4).map(|some| some.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
+}

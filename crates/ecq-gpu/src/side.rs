@@ -8,15 +8,14 @@ use ecq_quant::values::octaves;
 use prefix_core::Lengths;
 use rans_core::byte;
 
-use crate::layout::{BAND, Resident, Shape};
+use crate::layout::{BAND, Resident, Shape, words_of};
 use crate::scales;
 use crate::variant::{Code, Form, Value};
 
 /// The table of a code, as words: what is known of each symbol, then the symbols of 4,096 slots.
 fn codes_of(about: [u32; 256], slots: impl Iterator<Item = u8>) -> Vec<u32> {
     let mut codes = about.to_vec();
-    let symbols: Vec<u8> = slots.collect();
-    codes.extend(symbols.as_chunks::<4>().0.iter().map(|&four| u32::from_le_bytes(four)));
+    codes.extend(words_of(&slots.collect::<Vec<_>>()));
     codes
 }
 
@@ -60,32 +59,23 @@ pub fn resident(
         Value::Integer { .. } => f64::from(coded.center) - 0.5 + bias,
         Value::Codebook | Value::Float { .. } => 0.0,
     };
-    let mut made = Resident {
-        form: Form {
-            code,
-            value,
-            groups: None,
-            columns: false,
-            rows: false,
-            constant: false,
-            offset: offset != 0.0,
-            escapes: false,
-        },
-        shape,
-        codes,
-        side: Side::default(),
-        step: step as f32,
-        constant: zero as f32,
-        offset: offset as f32,
-    };
     let side = Side::new(&scales, &shape, tensor.side()?);
-    made.form.groups = side.groups.as_ref().map(|groups| groups.form);
-    (made.form.rows, made.form.columns) = match scales {
+    let (rows, columns) = match scales {
         Scales::RowColumn { row, column } => (row, column),
         _ => (false, false),
     };
-    made.side = side;
-    Ok(made)
+    let form = Form {
+        code,
+        value,
+        groups: side.groups.as_ref().map(|groups| groups.form),
+        columns,
+        rows,
+        constant: false,
+        offset: offset != 0.0,
+        escapes: false,
+    };
+    let (step, constant, offset) = (step as f32, zero as f32, offset as f32);
+    Ok(Resident { form, shape, codes, side, step, constant, offset })
 }
 
 /// Scales of a tensor: what all bands share, and what is cut out for each part of them.
@@ -120,7 +110,7 @@ impl Side {
             let rows = if row { planes.next() } else { None };
             let columns = if column { planes.next() } else { None };
             let mut head: Vec<u32> = (128..136).map(|byte| octaves(byte).to_bits()).collect();
-            head.extend(bytes_as_words(&columns.unwrap_or_default()));
+            head.extend(words_of(&columns.unwrap_or_default()));
             return Self { head, groups: None, rows: rows.unwrap_or_default() };
         }
         let groups = scales::Packed::new(scales, shape, &planes);
@@ -134,7 +124,7 @@ impl Side {
             let mut words = self.head.clone();
             let places = Places { records: words.len() as u32, stride: BAND as u32 / 4, ..Places::default() };
             let factors = rows.start.min(self.rows.len())..rows.end.min(self.rows.len());
-            words.extend(bytes_as_words(&self.rows[factors]));
+            words.extend(words_of(&self.rows[factors]));
             if !self.rows.is_empty() {
                 // the last band has eight, too
                 words.resize(self.head.len() + bands.len() * BAND / 4, 0);
@@ -170,10 +160,6 @@ impl Side {
         };
         (self.head.len() + more) as u64
     }
-}
-
-fn bytes_as_words(bytes: &[u8]) -> impl Iterator<Item = u32> + '_ {
-    bytes.chunks(4).map(|some| some.iter().rev().fold(0, |word, &byte| word << 8 | u32::from(byte)))
 }
 
 fn value_of(coded: &Coded) -> Value {

@@ -14,7 +14,7 @@ use ecq_format::{Result, escapes};
 use ecq_quant::values::from_bits;
 use prefix_core::{Blocks, EncodeTable, Lengths};
 
-use crate::layout::{BAND, Escape, Shape, Tile};
+use crate::layout::{BAND, Escape, Shape, Tile, words_of};
 use crate::plan::TileSize;
 use crate::variant::{Code, Field};
 use crate::{nibble, side};
@@ -183,33 +183,32 @@ impl<'a> Own<'a> {
         let (coded, rows, cols) = (self.tensor.coded(), self.tensor.rows(index), self.shape.cols);
         let weights = rows.len() * cols;
         let parts = TileParts::new(bytes, entry, coded.split(), weights).map_err(fail)?;
-        let planes = RawPlanes::new(coded.raw_bits, weights, parts.raw).map_err(fail)?;
         // decoding them is what makes streams fit for shaders that check nothing
         let mut nibbles = vec![0; weights];
         self.tensor.decoder().nibbles(parts.stream, &mut nibbles).map_err(fail)?;
-        let mut tile = Tile::default();
-        let raw = |position: usize, Field { width, low: _ }: Field| {
+        let (mut tile, mut raw, mut known) = (Tile::default(), parts.raw.to_vec(), true);
+        escapes::read(parts.escapes, weights, |position, level| {
+            let filler = self.meaning.value(self.meaning.split.join(nibbles[position], 0));
+            let (row, col) = (rows.start + position / cols, position % cols);
+            clear_raw(coded.raw_bits, weights, position, &mut raw);
+            tile.escapes.push(Escape { row, col, value: self.meaning.value(level), filler });
+            known &= coded.pattern.is_none_or(|pattern| pattern.bits(level).is_some());
+        })
+        .map_err(fail)?;
+        let planes = RawPlanes::new(coded.raw_bits, weights, &raw).map_err(fail)?;
+        let field = |position: usize, Field { width, low: _ }: Field| {
             let bit = position * width as usize;
             u32::from(planes.plane(width)[bit / 8]) >> (bit % 8) & ((1 << width) - 1)
         };
         match self.code {
             // lanes are side by side in the order of positions, which is that of planes
-            Code::Nibble { .. } => tile.words.extend(words_of(parts.raw)),
-            _ => raw_words(coded.raw_bits, cols, &rows, raw, &mut tile.words),
+            Code::Nibble { .. } => tile.words.extend(words_of(&raw)),
+            _ => raw_words(coded.raw_bits, cols, &rows, field, &mut tile.words),
         }
         for stream in strips(parts.stream, coded).map_err(fail)? {
             tile.starts.push(tile.words.len() as u32);
             tile.words.extend(words_of(stream));
         }
-        let mut known = true;
-        escapes::read(parts.escapes, weights, |position, level| {
-            let filler = self.meaning.value(self.meaning.split.join(nibbles[position], 0));
-            let (row, col) = (rows.start + position / cols, position % cols);
-            clear_raw(self.code, coded.raw_bits, [weights, cols], position, &mut tile.words);
-            tile.escapes.push(Escape { row, col, value: self.meaning.value(level), filler });
-            known &= coded.pattern.is_none_or(|pattern| pattern.bits(level).is_some());
-        })
-        .map_err(fail)?;
         if !known {
             return Err(fail("an escape has no bit pattern".into()));
         }
@@ -301,7 +300,7 @@ impl<'a> Recoded<'a> {
         let mut bytes = vec![0; prefix_core::max_len(&blocks)];
         let len = prefix_core::encode(&self.table, &blocks, &symbols, &mut bytes).map_err(fail)?;
         tile.starts.push(tile.words.len() as u32);
-        tile.words.extend(bytes[..len].as_chunks::<4>().0.iter().map(|&word| u32::from_le_bytes(word)));
+        tile.words.extend(words_of(&bytes[..len]));
         Ok(())
     }
 }
@@ -388,25 +387,13 @@ fn pairs(
     }
 }
 
-/// Words of bytes, the last one filled up.
-fn words_of(bytes: &[u8]) -> impl Iterator<Item = u32> {
-    bytes.chunks(4).map(|word| word.iter().rev().fold(0, |w, &b| w << 8 | u32::from(b)))
-}
-
-/// Makes the raw bits of a weight 0, which are first among the words of a tile: by bands, or by planes of all weights.
-fn clear_raw(code: Code, raw_bits: u32, [weights, cols]: [usize; 2], position: usize, words: &mut [u32]) {
-    let (row, col) = (position / cols, position % cols);
-    let band: u64 = Field::of(raw_bits).map(|field| field.band_words(cols as u64)).sum();
-    let planes = matches!(code, Code::Nibble { .. });
-    let mut at = if planes { 0 } else { row / BAND * band as usize };
-    for field in Field::of(raw_bits) {
-        let width = field.width as usize;
-        let (word, bit) = match planes {
-            true => (position * width / 32, position * width % 32),
-            false => field.position(row % BAND, col),
-        };
-        words[at + word] &= !(((1 << field.width) - 1) << bit);
-        at += if planes { (weights * width).div_ceil(32) } else { field.band_words(cols as u64) as usize };
+/// Makes the raw bits of a weight 0 in the planes of a tile.
+fn clear_raw(raw_bits: u32, weights: usize, position: usize, planes: &mut [u8]) {
+    let mut plane = 0;
+    for width in Field::of(raw_bits).map(|field| field.width as usize) {
+        let bit = position * width;
+        planes[plane + bit / 8] &= !(((1u32 << width) - 1) << (bit % 8)) as u8;
+        plane += 4 * (weights * width).div_ceil(32);
     }
 }
 

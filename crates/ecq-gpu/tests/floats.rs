@@ -1,34 +1,21 @@
 //! Products of floats that are coded without loss, against sums in f64.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../../ecq-cpu/tests/reference/case.rs"]
+mod case;
+mod check;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
 mod support;
 
-use common::{Draw, Floats, Model};
+use case::with_model;
+use check::From;
+use common::{Draw, Model};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
-use ecq_format::reader::{CodedTensor, Tensor};
-use ecq_format::{Limits, Reader};
 use ecq_gpu::{Engine, Matrix};
 use ecq_quant::values::from_bytes;
-
-fn with_floats(
-    format: FloatFormat,
-    (rows, cols): (usize, usize),
-    profile: Profile,
-    bytes: Vec<u8>,
-    run: impl FnOnce(&CodedTensor<'_>),
-) {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("a.ecq");
-    let floats = Floats { name: "w".into(), shape: vec![rows as u64, cols as u64], format, profile, bytes };
-    Model { floats: vec![floats], ..Model::default() }.write(&path, true, 0).unwrap();
-    let reader = Reader::open(&path, Limits::default()).unwrap();
-    let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
-    run(&tensor);
-}
 
 /// Floats around 0 that are numbers; the last is the smallest there is.
 fn numbers(format: FloatFormat, count: usize, draw: &mut Draw) -> Vec<u8> {
@@ -47,16 +34,14 @@ fn numbers(format: FloatFormat, count: usize, draw: &mut Draw) -> Vec<u8> {
 }
 
 /// Tensors of this format in several shapes, vectors of any numbers.
-fn check(engine: &Engine, format: FloatFormat) {
+fn check_format(engine: &Engine, format: FloatFormat) {
     let mut draw = Draw(11);
     for (rows, cols) in [(4, 64), (33, 192), (9, 65), (17, 1100), (1, 1000), (7, 3)] {
         for profile in [Profile::Cpu, Profile::Gpu] {
             let bytes = numbers(format, rows * cols, &mut draw);
-            let x: Vec<f32> = (0..cols).map(|_| draw.below(2001) as f32 / 1000.0 - 1.0).collect();
-            with_floats(format, (rows, cols), profile, bytes, |tensor| {
-                let weights = reference::Weights::new(tensor);
-                let y = support::product(engine, &Matrix::new(engine, "w", tensor).unwrap(), &x);
-                weights.compare(&x, &y, &format!("{format:?} {rows} x {cols} {profile:?}"));
+            with_model(&Model::of_floats(format, (rows, cols), profile, bytes), |tensor| {
+                let what = format!("{format:?} {rows} x {cols} {profile:?}");
+                check::products(engine, tensor, &[1], From::Coded, &what);
             });
         }
     }
@@ -65,15 +50,15 @@ fn check(engine: &Engine, format: FloatFormat) {
 #[test]
 fn floats_of_16_bits() {
     let Some(engine) = support::engine() else { return };
-    check(&engine, FloatFormat::Bf16);
-    check(&engine, FloatFormat::F16);
+    check_format(&engine, FloatFormat::Bf16);
+    check_format(&engine, FloatFormat::F16);
 }
 
 #[test]
 fn floats_of_8_bits() {
     let Some(engine) = support::engine() else { return };
-    check(&engine, FloatFormat::F8E4M3);
-    check(&engine, FloatFormat::F8E5M2);
+    check_format(&engine, FloatFormat::F8E4M3);
+    check_format(&engine, FloatFormat::F8E5M2);
 }
 
 /// Every bit pattern of a format, one a row, of which x sees nothing else, comes out.
@@ -98,7 +83,7 @@ fn every_number_is_itself() {
         }
         let mut weights = vec![0.0; rows * cols];
         from_bytes(format, &bytes, &mut weights);
-        with_floats(format, (rows, cols), Profile::Gpu, bytes, |tensor| {
+        with_model(&Model::of_floats(format, (rows, cols), Profile::Gpu, bytes), |tensor| {
             let matrix = Matrix::new(&engine, "w", tensor).unwrap();
             let y = support::product(&engine, &matrix, &[0.0, 1.0, 0.0]);
             for (row, &y) in y.iter().enumerate() {
@@ -126,7 +111,7 @@ fn what_is_no_number_stays_in_its_row() {
         put(3, cols - 1, 0x7fc0);
         put(5, 0, 0x7f80);
         put(10, cols - 1, 0xff80);
-        with_floats(FloatFormat::Bf16, (16, cols), Profile::Cpu, bytes, |tensor| {
+        with_model(&Model::of_floats(FloatFormat::Bf16, (16, cols), Profile::Cpu, bytes), |tensor| {
             let y = support::product(&engine, &Matrix::new(&engine, "w", tensor).unwrap(), &vec![1.0; cols]);
             for (row, y) in y.iter().enumerate() {
                 match row {
@@ -162,7 +147,7 @@ fn escapes_among_what_is_no_number() {
             };
             let bits = (0..rows * cols).map(|i| weight(i / cols, &mut draw)).collect::<Vec<_>>();
             let bytes = bits.iter().flat_map(|w| w.to_le_bytes()[..format.bytes()].to_vec()).collect();
-            with_floats(format, (rows, cols), profile, bytes, |tensor| {
+            with_model(&Model::of_floats(format, (rows, cols), profile, bytes), |tensor| {
                 let weights = reference::Weights::new(tensor);
                 // sums of the largest are numbers, too
                 let x = vec![1e-3; cols];

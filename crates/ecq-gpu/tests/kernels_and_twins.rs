@@ -1,8 +1,9 @@
-//! Kernels beside their twins: packed weights bit for bit, products within rounding, and bit for bit where nothing rounds.
+//! Kernels beside their twins: packed weights, which `twins.rs` has for twins, and products bit for bit where nothing rounds.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
 mod case;
+mod check;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
@@ -11,17 +12,15 @@ mod support;
 
 use case::{Case, vectors, with_model};
 use common::sources::NF4;
-use common::{Draw, Floats, Model};
-use ecq_format::directory::{PairCode, Pairs, Scales};
+use common::{Draw, Model};
+use ecq_format::directory::{PairCode, Pairs};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::host::Host;
 use ecq_gpu::plan::Limits;
-use ecq_gpu::upload::buffer;
-use ecq_gpu::{Engine, Matrix, Packed};
+use ecq_gpu::{Engine, Matrix};
 use sequential::Sequential;
-use wgpu::BufferUsages;
 
 /// Less than a band and a block of columns, and several of tiles, bands, strips and blocks, the last ones cut short.
 const SHAPES: [(usize, usize); 3] = [(1, 3), (7, 33), (43, 203)];
@@ -36,31 +35,15 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
     numbers.iter().map(|y| y.to_bits()).collect()
 }
 
-/// Packed weights are the same words, but for rows behind the last one.
+/// Packed weights are those of the file.
 fn check_packed(engine: &Engine, tensor: &CodedTensor<'_>, what: &str) {
     let host = Host::new("w", tensor, &Limits::from(engine.limits())).unwrap();
-    let x = vec![0.0; host.resident.shape.cols];
-    let twin = Sequential::run(&host, &x).packed;
     let matrix = Matrix::new(engine, "w", tensor).unwrap();
-    // buffers that can be read
-    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC;
-    let room = matrix.packed_sizes().into_iter().map(|size| buffer(engine, "packed", size, usage).unwrap());
-    let packed = Packed::over(&matrix, room.collect()).unwrap();
-    let mut encoder = engine.device().create_command_encoder(&Default::default());
-    packed.decode(engine, &mut encoder, &matrix).unwrap();
-    engine.queue().submit([encoder.finish()]);
-    assert_eq!(packed.buffers().len(), twin.len());
-    for (part, (buffer, mut twin)) in packed.buffers().iter().zip(twin).enumerate() {
-        let words = ecq_gpu::engine::read(engine.device(), engine.queue(), buffer, 4 * twin.len() as u64);
-        let mut words = words.unwrap();
-        sequential::clear_missing_rows(&host, part, &mut words);
-        sequential::clear_missing_rows(&host, part, &mut twin);
-        assert_eq!(words, twin, "{what}");
-    }
+    sequential::check_packed(tensor, &host, &check::packed_words(engine, &matrix), what);
 }
 
 #[test]
-fn packed_weights_are_the_same_bits() {
+fn packed_weights_are_those_of_the_file() {
     let Some(engine) = support::engine() else { return };
     for (code, raw_bits, codebook) in [
         (PairCode::Prefix, 0, None),
@@ -78,9 +61,7 @@ fn packed_weights_are_the_same_bits() {
     for format in [FloatFormat::Bf16, FloatFormat::F8E4M3] {
         for (rows, cols) in SHAPES {
             let bytes = common::floats(format, rows * cols, true, &mut Draw(3));
-            let (name, shape, profile) = ("w".into(), vec![rows as u64, cols as u64], Profile::Gpu);
-            let model =
-                Model { floats: vec![Floats { name, shape, format, profile, bytes }], ..Model::default() };
+            let model = Model::of_floats(format, (rows, cols), Profile::Gpu, bytes);
             with_model(&model, |tensor| {
                 check_packed(&engine, tensor, &format!("{format:?} {rows} x {cols}"))
             });
@@ -104,25 +85,6 @@ fn products_without_rounding_are_the_same_bits() {
                 let packed = support::decode(&engine, &matrix);
                 let plain = support::packed_product(&engine, &matrix, &packed, &x);
                 assert_eq!(bits(&plain), bits(&twin.plain), "packed, {what}");
-            });
-        }
-    }
-}
-
-#[test]
-fn products_are_the_same_but_for_rounding() {
-    let Some(engine) = support::engine() else { return };
-    for (code, raw_bits, scales) in [
-        (PairCode::Prefix, 1, Scales::Group { size: 2, min: true }),
-        (PairCode::Rans, 0, Scales::RowColumn { row: true, column: true }),
-    ] {
-        for (rows, cols) in SHAPES {
-            let case = Case { rows, cols, raw_bits, scales, escapes: 40, ..Case::PLAIN };
-            with_model(&model(&case, code), |tensor| {
-                let x = vectors(cols, 2, 1);
-                let twin = Sequential::run(&Host::new("w", tensor, &Limits::WEBGPU).unwrap(), &x);
-                let gpu = support::product(&engine, &Matrix::new(&engine, "w", tensor).unwrap(), &x);
-                reference::Weights::new(tensor).same(&x, &gpu, &twin.fused, &format!("{case:?} {code:?}"));
             });
         }
     }

@@ -5,12 +5,11 @@
 mod case;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
-mod reference;
 mod support;
 
 use case::Case;
 use common::sources::{self, NF4};
-use common::{Draw, Floats, Model};
+use common::{Draw, Model};
 use ecq_format::directory::{PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
@@ -28,7 +27,7 @@ const SHAPE: (usize, usize) = (256, 2048);
 fn check(engine: &Engine, model: &Model, what: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.ecq");
-    model.write(&path, !model.floats.is_empty(), 0).unwrap();
+    model.write(&path, false, 0).unwrap();
     let reader = Reader::open(&path, Limits::default()).unwrap();
     let record = reader.directory().tensors.iter().find(|tensor| tensor.name == "w").unwrap();
     let Tensor::Coded(tensor) = reader.load(record).unwrap() else { panic!("{what}: not coded") };
@@ -82,8 +81,7 @@ fn weights_of_every_kind() {
     let (rows, cols) = SHAPE;
     for format in [FloatFormat::Bf16, FloatFormat::F16, FloatFormat::F8E4M3, FloatFormat::F8E5M2] {
         let bytes = common::floats(format, rows * cols, false, &mut Draw(3));
-        let (name, shape, profile) = ("w".into(), vec![rows as u64, cols as u64], Profile::Gpu);
-        let floats = vec![Floats { name, shape, format, profile, bytes }];
-        check(&engine, &Model { floats, ..Model::default() }, &format!("{format:?}"));
+        let model = Model::of_floats(format, SHAPE, Profile::Gpu, bytes);
+        check(&engine, &model, &format!("{format:?}"));
     }
 }

@@ -3,21 +3,24 @@
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
 mod case;
+mod check;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
+mod sequential;
 mod support;
 
-use case::{Case, vectors, with_model};
+use case::{Case, with_model};
+use check::From;
 use common::sources::NF4;
-use common::{Draw, Floats, Model};
+use common::{Draw, Model};
 use ecq_format::directory::{Min, NumberFormat, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
-use ecq_format::reader::CodedTensor;
-use ecq_gpu::variant::{Code, Lanes, Value};
-use ecq_gpu::{Engine, Matrix, Options, Packed};
-use wgpu::BufferUsages;
+use ecq_gpu::host::Host;
+use ecq_gpu::plan::Limits;
+use ecq_gpu::variant::{Code, Lanes};
+use ecq_gpu::{Engine, Matrix, Options};
 
 /// Rows and columns of a matrix, and rows of its tiles.
 type Cut = (usize, usize, u64);
@@ -53,59 +56,14 @@ fn model(case: &Case, (rows, cols, tile_rows): Cut, lanes: u32) -> Model {
 }
 
 /// Products with so many vectors, and weights that are decoded in GPU memory.
-fn check(engine: &Engine, model: &Model, lanes: u32, count: usize, what: &str) {
+fn check_model(engine: &Engine, model: &Model, lanes: u32, count: usize, what: &str) {
     with_model(model, |tensor| {
-        let weights = reference::Weights::new(tensor);
-        let matrix = Matrix::new(engine, "w", tensor).unwrap();
-        assert_eq!(matrix.form().code, Code::Nibble { lanes });
         let what = format!("{what}, {lanes} lanes, {:?}", engine.lanes());
-        let x = vectors(weights.cols, count, 1);
-        weights.compare(&x, &support::product(engine, &matrix, &x), &what);
-        check_packed(engine, &matrix, tensor, &what);
+        let matrix = check::products(engine, tensor, &[count], From::Coded, &what);
+        assert_eq!(matrix.form().code, Code::Nibble { lanes });
+        let host = Host::new("w", tensor, &Limits::from(engine.limits())).unwrap();
+        sequential::check_packed(tensor, &host, &check::packed_words(engine, &matrix), &what);
     });
-}
-
-/// Every packed weight is what the file says, over whatever was in memory before; rows beyond the last one are not looked at.
-fn check_packed(engine: &Engine, matrix: &Matrix, tensor: &CodedTensor<'_>, what: &str) {
-    let size = matrix.packed_sizes()[0];
-    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
-    let room = wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false };
-    let buffer = engine.device().create_buffer(&room);
-    engine.queue().write_buffer(&buffer, 0, &vec![0xa5; size as usize]);
-    let packed = Packed::over(matrix, vec![buffer.clone()]).unwrap();
-    let mut encoder = engine.device().create_command_encoder(&Default::default());
-    packed.decode(engine, &mut encoder, matrix).unwrap();
-    engine.queue().submit([encoder.finish()]);
-    let words = ecq_gpu::engine::read(engine.device(), engine.queue(), &buffer, size).unwrap();
-
-    let (coded, bits) = (tensor.coded(), packed.bits() as usize);
-    let cols = coded.cols as usize;
-    let mut nibbles = Vec::new();
-    for tile in 0..tensor.tiles() {
-        let (bytes, entry) = tensor.tile(tile).unwrap();
-        let rows = tensor.rows(tile);
-        let count = rows.len() * cols;
-        let parts = ecq_format::tile::TileParts::new(bytes, entry, coded.split(), count).unwrap();
-        let planes = ecq_format::planes::RawPlanes::new(coded.raw_bits, count, parts.raw).unwrap();
-        nibbles.resize(count, 0);
-        tensor.decoder().nibbles(parts.stream, &mut nibbles).unwrap();
-        let mut levels = vec![0i32; count];
-        ecq_format::planes::join_i32(&planes, 0, &nibbles, &mut levels);
-        for (i, level) in levels.into_iter().enumerate() {
-            let (row, col) = (rows.start + i / cols, i % cols);
-            let at = (row / 8 * cols + col) * bits / 4;
-            let (word, shift) = match bits {
-                4 => (at, row % 8 / 2 * 4 + row % 2 * 16),
-                _ => (at + row % 8 * bits / 32, row * bits % 32),
-            };
-            let expected = match matrix.form().value {
-                Value::Float { pattern, .. } => pattern.bits(level).unwrap() as u32,
-                _ => level as u32,
-            };
-            let mask = (1 << bits) - 1;
-            assert_eq!(words[word] >> shift & mask, expected & mask, "{what}: row {row}, column {col}");
-        }
-    }
 }
 
 #[test]
@@ -115,7 +73,7 @@ fn lanes_and_tiles() {
             for cut in CUTS {
                 let scales = Scales::RowColumn { row: true, column: true };
                 let case = Case { raw_bits: 2, scales, escapes: 30, seed: 2, ..Case::PLAIN };
-                check(&engine, &model(&case, cut, lanes), lanes, 1, &format!("{cut:?}"));
+                check_model(&engine, &model(&case, cut, lanes), lanes, 1, &format!("{cut:?}"));
             }
         }
     }
@@ -134,7 +92,7 @@ fn levels_and_groups() {
             for cut in CUTS.into_iter().filter(|(_, cols, _)| *cols >= size) {
                 let mut model = model(&case, cut, lanes);
                 model.coded[0].values.bias = 0.375;
-                check(&engine, &model, lanes, 1, &format!("{case:?} {cut:?}"));
+                check_model(&engine, &model, lanes, 1, &format!("{case:?} {cut:?}"));
             }
         }
     }
@@ -146,7 +104,13 @@ fn raw_bits_of_any_number() {
         for raw_bits in [1, 3, 7, 11] {
             for cut in [(5, 3, 5), (40, 75, 12), (67, 1000, 32)] {
                 let case = Case { raw_bits, seed: 1, ..Case::PLAIN };
-                check(&engine, &model(&case, cut, 256), 256, 1, &format!("{raw_bits} raw bits, {cut:?}"));
+                check_model(
+                    &engine,
+                    &model(&case, cut, 256),
+                    256,
+                    1,
+                    &format!("{raw_bits} raw bits, {cut:?}"),
+                );
             }
         }
     }
@@ -163,10 +127,9 @@ fn floats() {
                 Some(high) => *high = *high & 0x87 | 0x38,
                 None => unreachable!(),
             });
-            let shape = vec![rows as u64, cols as u64];
-            let floats = Floats { name: "w".into(), shape, format, profile: Profile::Cpu, bytes };
-            let model = Model { floats: vec![floats], lanes: Some((320, 12)), ..Model::default() };
-            check(&engine, &model, 320, 1, &format!("{format:?}"));
+            let model = Model::of_floats(format, (rows, cols), Profile::Cpu, bytes);
+            let model = Model { lanes: Some((320, 12)), ..model };
+            check_model(&engine, &model, 320, 1, &format!("{format:?}"));
         }
     }
 }
@@ -190,7 +153,7 @@ fn a_lone_symbol() {
                 with_model(&model, |tensor| {
                     assert!((0..tensor.tiles()).all(|tile| tensor.tile(tile).unwrap().1.stream == 0));
                 });
-                check(&engine, &model, lanes, 1, &format!("{raw_bits} raw bits, {cut:?}"));
+                check_model(&engine, &model, lanes, 1, &format!("{raw_bits} raw bits, {cut:?}"));
             }
         }
     }
@@ -204,7 +167,7 @@ fn several_vectors() {
                 let case = Case { escapes: 60, seed: 2, ..Case::PLAIN };
                 let mut model = model(&case, cut, lanes);
                 model.coded[0].values.bias = 0.375;
-                check(&engine, &model, lanes, count, &format!("{cut:?} x {count}"));
+                check_model(&engine, &model, lanes, count, &format!("{cut:?} x {count}"));
             }
         }
     }

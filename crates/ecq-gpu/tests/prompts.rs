@@ -3,19 +3,19 @@
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
 mod case;
+mod check;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 mod reference;
 mod support;
 
 use case::{Case, vectors, with_model};
+use check::From;
 use common::sources::NF4;
-use common::{Draw, Floats, Model};
+use common::{Draw, Model};
 use ecq_format::directory::{PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
-use ecq_format::reader::{CodedTensor, Tensor};
-use ecq_format::{Limits, Reader};
 use ecq_gpu::{Engine, Matrix, Options};
 
 /// Less than a workgroup has, as many, one more, several times as many.
@@ -24,20 +24,6 @@ const COUNTS: [usize; 5] = [17, 33, 64, 65, 200];
 /// One row; a few columns; tiles that a workgroup is not full of; more of them, the last one of less than a band; a row of
 /// several strips that is shorter than a block.
 const SHAPES: [(usize, usize); 5] = [(1, 3), (7, 33), (19, 128), (203, 75), (40, 321)];
-
-/// Products with all [`COUNTS`], of which each other shape takes but some.
-fn check(engine: &Engine, tensor: &CodedTensor<'_>, counts: &[usize], what: &str) {
-    let weights = reference::Weights::new(tensor);
-    let matrix = Matrix::new(engine, "w", tensor).unwrap();
-    let packed = support::decode(engine, &matrix);
-    for &count in counts {
-        let x = vectors(weights.cols, count, 1);
-        let y = support::product(engine, &matrix, &x);
-        weights.compare(&x, &y, &format!("{what} x {count}"));
-        let y = support::packed_product(engine, &matrix, &packed, &x);
-        weights.compare(&x, &y, &format!("packed, {what} x {count}"));
-    }
-}
 
 /// A case in all [`SHAPES`], in strips and tiles so small that there are many of them.
 fn check_case(engine: &Engine, case: Case, code: PairCode) {
@@ -53,7 +39,9 @@ fn check_case(engine: &Engine, case: Case, code: PairCode) {
             }
             let counts = if cols == 75 { &COUNTS[..] } else { &COUNTS[..2] };
             let what = format!("{case:?} {code:?} in strips of {strip}");
-            with_model(&model, |tensor| check(engine, tensor, counts, &what));
+            with_model(&model, |tensor| {
+                check::products(engine, tensor, counts, From::Both, &what);
+            });
         }
     }
 }
@@ -86,7 +74,9 @@ fn groups_and_codebooks() {
     let Some(engine) = support::engine() else { return };
     for (rows, cols) in [(9, 64), (203, 75), (40, 321)] {
         let case = Case { rows, cols, codebook: Some(NF4), seed: 1, profile: Profile::Gpu, ..GROUPED };
-        with_model(&case.model(), |tensor| check(&engine, tensor, &COUNTS, &format!("{case:?}")));
+        with_model(&case.model(), |tensor| {
+            check::products(&engine, tensor, &COUNTS, From::Both, &format!("{case:?}"));
+        });
     }
 }
 
@@ -120,19 +110,11 @@ fn floats() {
             // not the patterns that are no numbers
             let (size, high) = (format.bytes(), format.bytes() - 1);
             bytes.chunks_exact_mut(size).for_each(|weight| weight[high] &= 0xbf);
-            let floats = Floats {
-                name: "w".into(),
-                shape: vec![rows as u64, cols as u64],
-                format,
-                profile: Profile::Gpu,
-                bytes,
-            };
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("a.ecq");
-            Model { floats: vec![floats], ..Model::default() }.write(&path, true, 0).unwrap();
-            let reader = Reader::open(&path, Limits::default()).unwrap();
-            let Tensor::Coded(tensor) = reader.tensor("w").unwrap() else { panic!("not coded") };
-            check(&engine, &tensor, &[17, 65], &format!("{format:?} {rows} x {cols}"));
+            let model = Model::of_floats(format, (rows, cols), Profile::Gpu, bytes);
+            with_model(&model, |tensor| {
+                let what = format!("{format:?} {rows} x {cols}");
+                check::products(&engine, tensor, &[17, 65], From::Both, &what);
+            });
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Scales as they lie in GPU memory are those of the file, bit by bit: read as kernels read them, without a device.
+//! Scales as they lie in GPU memory are those of the file, bit by bit: read by the twin of what kernels read them with, without a device.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 #[path = "../../ecq-cpu/tests/reference/case.rs"]
@@ -6,50 +6,18 @@ mod case;
 #[path = "../../ecq-format/tests/common/mod.rs"]
 mod common;
 
+use bytemuck::Zeroable;
 use case::{Case, with_model};
 use common::{Draw, sources};
 use ecq_format::directory::Scales;
 use ecq_format::reader::CodedTensor;
-use ecq_gpu::scales::{Format, Number, Record, Rule};
+use ecq_gpu::params::Params;
 use ecq_gpu::side;
 use ecq_gpu::tiles::Tiles;
+use ecq_gpu::twins::scales::scale_of;
 use ecq_quant::groups::Groups;
-use half::f16;
 
-/// `width` bits from a place on.
-fn bits(words: &[u32], at: usize, width: u32) -> u32 {
-    let both = u64::from(words[at / 32]) | u64::from(words[at / 32 + 1]) << 32;
-    (both >> (at % 32) & ((1 << width) - 1)) as u32
-}
-
-/// Reads a number, and moves on: in the words that are shared, and in a record of so many rows.
-fn number(
-    words: &[u32],
-    number: &Number,
-    head: &mut usize,
-    at: &mut usize,
-    (row, rows): (usize, usize),
-) -> f32 {
-    let mut sum = words[*head];
-    *head += 1;
-    for piece in number.pieces.iter().filter(|piece| piece.width > 0) {
-        let code = bits(words, *at + row * piece.width as usize, piece.width);
-        *at += rows * piece.width as usize;
-        if piece.table {
-            sum = sum.wrapping_add(words[*head + code as usize]);
-            *head += 1 << piece.width;
-        } else {
-            sum = sum.wrapping_add(code << piece.shift);
-        }
-    }
-    match number.format {
-        Format::Half | Format::SmallHalf => f16::from_bits(sum as u16).to_f32(),
-        Format::Bf16 => f32::from_bits(sum << 16),
-        Format::F32 => f32::from_bits(sum),
-        Format::Integer => sum as i32 as f32,
-    }
-}
-
+/// Reads the scales of all bands, and of a part, with the twin of the kernels' reader.
 fn check(tensor: &CodedTensor<'_>, what: &str) {
     let coded = tensor.coded();
     let tiles = Tiles::of(tensor).unwrap();
@@ -59,53 +27,29 @@ fn check(tensor: &CodedTensor<'_>, what: &str) {
     let groups = Groups::new(&coded.values.scales, rows, cols, &tensor.side().unwrap()).unwrap();
     let form = resident.form.groups.unwrap();
     assert_eq!(form.size as usize, groups.size);
-    // all bands, and those of a part
     for part in [0..rows, 16..rows.min(32)] {
         let (words, places) = resident.side.part(part.clone());
         assert!(words.len() as u64 <= resident.side.words(part.len()), "{what}");
-        for row in part.clone() {
-            let band = 32 * (places.records as usize + (row - part.start) / 8 * places.stride as usize);
-            for group in 0..groups.per_row {
-                let mut head = 0;
-                let mut read = |record: &Record, first: usize, index: usize| {
-                    let mut at = first + 8 * index * record.bytes() as usize;
-                    let mut next = |n: &Number| number(&words, n, &mut head, &mut at, (row % 8, 8));
-                    let factor = next(&record.factor);
-                    (factor, record.other.as_ref().map(next))
-                };
-                let (a, b) = read(&form.numbers, band, group);
-                let (s, m) = match form.rule {
-                    Rule::Plain => (a, b.unwrap_or(0.0)),
-                    Rule::Zero => (a, -(a * b.unwrap())),
-                    Rule::Nested { supers, shared } => {
-                        let place = band + 32 * places.shared as usize;
-                        let (d, e) = read(&shared, place, group / supers as usize);
-                        (d * a, b.map_or(0.0, |b| -(e.unwrap() * b)))
-                    }
-                    Rule::Run { supers, shared } => {
-                        let offset = f32::from_bits(words[head]);
-                        head += 1;
-                        let run = (row - part.start) * groups.per_row + group + places.phase as usize;
-                        let mut at =
-                            32 * places.shared as usize + run / supers as usize * shared.bits() as usize;
-                        (a * number(&words, &shared, &mut head, &mut at, (0, 1)) + offset, 0.0)
-                    }
-                };
+        let p = Params {
+            first_row: part.start as u32,
+            groups: places.groups,
+            records: places.records,
+            stride: places.stride,
+            supers: places.shared,
+            phase: places.phase,
+            ..Params::zeroed()
+        };
+        for row in part {
+            for col in 0..cols {
+                let group = groups.of_column.get(col).map_or(col / groups.size, |&group| group.into());
+                let (band, which) = ((row / 8 * 8) as u32, (row % 8) as u32);
+                let (s, m) = scale_of(&p, &words, &form, band, which, col as u32).unwrap();
                 let (s0, m0) = groups.of_group(row, group);
                 let same = |x: f32, y: f32| x.to_bits() == y.to_bits() || x.is_nan() && y.is_nan();
-                assert!(same(s, s0) && same(m, m0), "{what}: {row}, {group}: {s} {m}, not {s0} {m0}");
+                assert!(same(s, s0) && same(m, m0), "{what}: {row}, {col}: {s} {m}, not {s0} {m0}");
             }
         }
-        let map = words[..places.records as usize].len() - map_words(form.map_bits, cols);
-        for (column, &group) in groups.of_column.iter().enumerate() {
-            let at = 32 * map + column * form.map_bits as usize;
-            assert_eq!(bits(&words, at, form.map_bits), u32::from(group), "{what}");
-        }
     }
-}
-
-fn map_words(bits: u32, cols: usize) -> usize {
-    (cols * bits as usize).div_ceil(32)
 }
 
 #[test]

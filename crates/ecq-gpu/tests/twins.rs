@@ -11,7 +11,7 @@ mod sequential;
 
 use case::{Case, vectors, with_model};
 use common::sources::NF4;
-use common::{Draw, Floats, Model};
+use common::{Draw, Model};
 use ecq_format::directory::{Min, NumberFormat, PairCode, Pairs, Scales};
 use ecq_format::encode::Profile;
 use ecq_format::pattern::FloatFormat;
@@ -139,8 +139,7 @@ fn with_floats(
             weight.fill(0); // sums would not be compared
         }
     }
-    let floats = Floats { name: "w".into(), shape: vec![rows as u64, cols as u64], format, profile, bytes };
-    with_model(&Model { floats: vec![floats], ..Model::default() }, run);
+    with_model(&Model::of_floats(format, (rows, cols), profile, bytes), run);
 }
 
 #[test]
@@ -159,12 +158,21 @@ fn floats() {
 /// A tensor of several parts is that of one part: the same sums, and the same packed weights one after another.
 #[test]
 fn parts() {
-    let scales = Scales::RowColumn { row: true, column: true };
-    let case =
-        Case { rows: 203, cols: 300, raw_bits: 1, scales, profile: Profile::Gpu, escapes: 40, ..Case::PLAIN };
-    for code in [PairCode::Prefix, PairCode::Rans] {
+    let factors = Scales::RowColumn { row: true, column: true };
+    let zeros = Scales::Numbers { size: 3, format: NumberFormat::F32, min: Min::Zero, mapped: true };
+    for (code, scales) in [
+        (PairCode::Prefix, factors),
+        (PairCode::Rans, factors),
+        (PairCode::Prefix, Scales::Group { size: 4, min: true }),
+        (PairCode::Prefix, zeros),
+        (PairCode::Prefix, Scales::Nested { size: 4, supers: 5, bias: -32, min: true }),
+        (PairCode::Rans, Scales::Lookup { size: 4, supers: 7, offset: 0.25 }),
+    ] {
+        let (rows, cols, profile) = (203, 300, Profile::Gpu);
+        let case = Case { rows, cols, raw_bits: 1, scales, profile, escapes: 40, ..Case::PLAIN };
         with_model(&model(&case, code, 128, 2500), |tensor| {
-            let [one, several] = [Limits::WEBGPU, SMALL].map(|limits| check_tensor(tensor, &limits, "parts"));
+            let [one, several] =
+                [Limits::WEBGPU, SMALL].map(|limits| check_tensor(tensor, &limits, &format!("{case:?}")));
             assert_eq!(one.packed.len(), 1);
             assert!(several.packed.len() > 2, "{} parts", several.packed.len());
             assert_eq!(one.packed.concat(), several.packed.concat());

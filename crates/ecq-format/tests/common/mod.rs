@@ -138,6 +138,18 @@ pub fn values(scales: Scales) -> Values {
 }
 
 impl Model {
+    /// A tensor "w" of floats, to be coded without loss.
+    pub fn of_floats(
+        format: FloatFormat,
+        (rows, cols): (usize, usize),
+        profile: Profile,
+        bytes: Vec<u8>,
+    ) -> Self {
+        let shape = vec![rows as u64, cols as u64];
+        let floats = Floats { name: "w".into(), shape, format, profile, bytes };
+        Self { floats: vec![floats], ..Self::default() }
+    }
+
     /// Codec and rows of a tile.
     fn layout(&self, rows: u64, cols: u64, profile: Profile) -> (Codec, u64) {
         match (profile, self.pairs, self.lanes) {

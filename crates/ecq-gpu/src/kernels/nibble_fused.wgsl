@@ -130,7 +130,7 @@ fn fold(number: f32, raw: u32) -> f32 {
 {%- endif %}
             {{- total('y') }}
             if (member == 0u && r < tile_end) {
-                let factor = p.step{% if row_factors %} * octaves((side[band_of(r) + (r & 7u) / 4u] >> (r % 4u * 8u)) & 0xffu){% endif %};
+                let factor = {{ row_factor('r', '(r & 7u)') }};
 {%- for i in range(m) %}
                 y[(base + {{ i }}u) * p.rows + r] = factor * (y{{ i }}{% if constant and not scales %} + p.constant * sum{{ i }}{% endif -%}
                 ){% if offset %} + p.offset * plain{{ i }}{% endif %};

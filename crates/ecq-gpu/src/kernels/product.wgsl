@@ -64,7 +64,7 @@
             let to = strip * {{ m }}u * p.rows + row;
 {%- for r in range(8) %}
             if ({{ r }}u < rows) {
-                let factor = p.step{% if row_factors %} * octaves((side[band_of(row) + {{ r // 4 }}u] >> {{ 8 * (r % 4) }}u) & 0xffu){% endif %};
+                let factor = {{ row_factor('row', r ~ 'u') }};
     {%- for i in range(m) %}
                 y[to + {{ i }}u * p.rows + {{ r }}u] = factor * (y{{ r // 2 }}_{{ i }}.{{ 'xy'[r % 2] }}
                     {%- if constant and not scales %} + p.constant * other{{ i }}.x{% endif -%}

@@ -153,7 +153,7 @@ fn {{ kernel }}(@builtin(workgroup_id) wid: vec3<u32>, @builtin(num_workgroups) 
 {%- endif %}
 {%- for r in range(8) %}
             if (top + {{ r }}u < own_end) {
-                let factor = p.step{% if row_factors %} * octaves((side[band_of(top) + {{ r // 4 }}u] >> {{ 8 * (r % 4) }}u) & 0xffu){% endif %};
+                let factor = {{ row_factor('top', r ~ 'u') }};
     {%- for n in range(vg) %}
                 let made{{ n }} = factor * sum{{ r }}_{{ n }}{% if offset %} + p.offset * plain{{ n }}{% endif %};
         {%- for e in range(4) %}

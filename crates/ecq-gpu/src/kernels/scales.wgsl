@@ -161,3 +161,7 @@ fn octaves(byte: u32) -> f32 {
     return bitcast<f32>(side[byte & 7u] + (byte >> 3u << 23u) - (16u << 23u));
 }
 {%- endif %}
+{#- What sums of row `which` of the band of a row are multiplied with. #}
+{%- macro row_factor(row, which) -%}
+    p.step{% if row_factors %} * octaves((side[band_of({{ row }}) + {{ which }} / 4u] >> ({{ which }} % 4u * 8u)) & 0xffu){% endif %}
+{%- endmacro %}

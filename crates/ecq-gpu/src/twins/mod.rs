@@ -31,7 +31,7 @@ pub mod plain;
 pub mod prefix;
 pub mod product;
 pub mod rans;
-mod scales;
+pub mod scales;
 pub mod streams;
 pub mod values;
 

@@ -2,7 +2,6 @@
 //! (`nibble.wgsl`).
 
 use super::product::Product;
-use super::streams::Band;
 use super::values::{packed_of, packed_place, value};
 use super::{Buffers, Error, Result, get};
 use crate::layout::BAND;
@@ -26,24 +25,11 @@ pub(super) fn fused(
     mut product: Product<'_>,
     y: &mut [f32],
 ) -> Result<()> {
-    let (p, cols) = (b.params, b.params.cols as usize);
-    let weights = part(form, lanes, b)?;
-    for row in (p.first_row..p.end_row).step_by(BAND) {
-        let band = Band { row, rows: (p.end_row - row).min(BAND as u32), raw: 0 };
-        let first = (row - p.first_row) as usize * cols;
-        product.begin();
-        for col in 0..cols {
-            let mut values = [0.0; BAND];
-            let values = &mut values[..band.rows as usize];
-            for (row, number) in values.iter_mut().enumerate() {
-                let (nibble, raw) = weights[first + row * cols + col];
-                *number = value(form, b.codes, nibble, raw)?;
-            }
-            product.column(&band, col as u32, values)?;
-        }
-        product.end(&band, 0, y)?;
-    }
-    Ok(())
+    let (weights, cols) = (part(form, lanes, b)?, b.params.cols as usize);
+    product.of_rows(y, |row, col| {
+        let (nibble, raw) = weights[row as usize * cols + col as usize];
+        value(form, b.codes, nibble, raw)
+    })
 }
 
 /// Coded weights to packed ones; see [`decode()`](super::decode()). Rows behind the last one stay as they were.

@@ -1,7 +1,6 @@
 //! The twin of `kernels/plain.wgsl`.
 
 use super::product::Product;
-use super::streams::Band;
 use super::values::{mask, packed_place, packed_value};
 use super::{Buffers, Result, get};
 use crate::layout::BAND;
@@ -18,22 +17,10 @@ pub fn plain(form: &Form, b: &Buffers<'_>, packed: &[u32], x: &[f32], y: &mut [f
     let p = b.params;
     let bits = form.value.packed_bits();
     let words = bits / 4;
-    let mut product = Product::new(form, b, x, y, 1)?;
-    for (index, row) in (p.first_row..p.end_row).step_by(BAND).enumerate() {
-        let band = Band { row, rows: (p.end_row - row).min(BAND as u32), raw: 0 };
-        product.begin();
-        for col in 0..p.cols {
-            let at = (index as u64 * u64::from(p.cols) + u64::from(col)) * u64::from(words);
-            let mut values = [0.0; BAND];
-            let values = &mut values[..band.rows as usize];
-            for (row, number) in values.iter_mut().enumerate() {
-                let (word, bit) = packed_place(bits, row as u32);
-                let stored = get("packed", packed, at + u64::from(word))? >> bit & mask(bits);
-                *number = packed_value(form, b.codes, stored)?;
-            }
-            product.column(&band, col, values)?;
-        }
-        product.end(&band, 0, y)?;
-    }
-    Ok(())
+    Product::new(form, b, x, y, 1)?.of_rows(y, |row, col| {
+        let at = (u64::from(row / BAND as u32) * u64::from(p.cols) + u64::from(col)) * u64::from(words);
+        let (word, bit) = packed_place(bits, row % BAND as u32);
+        let stored = get("packed", packed, at + u64::from(word))? >> bit & mask(bits);
+        packed_value(form, b.codes, stored)
+    })
 }

@@ -1,6 +1,6 @@
 //! Lanes of the prefix code.
 
-use super::streams::{Lanes, Stream, look, rank};
+use super::streams::{Lanes, Stream, look};
 use super::{Buffers, Error, LANES, Result, get};
 
 /// Most bits of a code, which slots are numbered by.
@@ -40,14 +40,12 @@ impl<'a> PrefixLanes<'a> {
 
     /// Gives a word to each lane that asks for one, in the order of lanes.
     fn refill(&mut self) -> Result<()> {
-        let needs = self.lanes.iter().map(|lane| lane.used >= 32).enumerate();
-        let ask = needs.fold(0, |ask, (i, need)| ask | u32::from(need) << i);
-        for (i, lane) in self.lanes.iter_mut().enumerate().filter(|(i, _)| ask >> i & 1 != 0) {
-            let fresh = get("words", self.words, self.at + u64::from(rank(ask, i)))?;
+        for lane in self.lanes.iter_mut().filter(|lane| lane.used >= 32) {
+            let fresh = get("words", self.words, self.at)?;
             lane.window = lane.window >> 32 | u64::from(fresh) << 32;
             lane.used -= 32;
+            self.at += 1;
         }
-        self.at += u64::from(ask.count_ones());
         Ok(())
     }
 }

@@ -53,6 +53,29 @@ impl<'a> Product<'a> {
         Ok(Self { form, b, x, sums: vec![Sums::default(); vectors] })
     }
 
+    /// Makes all of the product, from what `value` says of a row of the part and a column, where weights are in one strip.
+    pub(super) fn of_rows(
+        &mut self,
+        y: &mut [f32],
+        mut value: impl FnMut(u32, u32) -> Result<f32>,
+    ) -> Result<()> {
+        let p = self.b.params;
+        for row in (p.first_row..p.end_row).step_by(BAND) {
+            let band = Band { row, rows: (p.end_row - row).min(BAND as u32), raw: 0 };
+            self.begin();
+            for col in 0..p.cols {
+                let mut values = [0.0; BAND];
+                let values = &mut values[..band.rows as usize];
+                for (which, number) in (row - p.first_row..).zip(values.iter_mut()) {
+                    *number = value(which, col)?;
+                }
+                self.column(&band, col, values)?;
+            }
+            self.end(&band, 0, y)?;
+        }
+        Ok(())
+    }
+
     /// Begins a band.
     pub(super) fn begin(&mut self) {
         self.sums.fill(Sums::default());

@@ -1,6 +1,6 @@
 //! Lanes of the rANS code.
 
-use super::streams::{Lanes, Stream, look, rank};
+use super::streams::{Lanes, Stream, look};
 use super::{Buffers, Error, LANES, Result, get};
 
 /// States are at least this between steps, but for the last ones.
@@ -43,14 +43,11 @@ impl<'a> RansLanes<'a> {
 
     /// Gives 16 bits to each lane that asks for them, in the order of lanes; of a word the lower half comes first.
     fn refill(&mut self) -> Result<()> {
-        let needs = self.lanes.iter().map(|lane| lane.state < LEAST).enumerate();
-        let ask = needs.fold(0, |ask, (i, need)| ask | u32::from(need) << i);
-        for (i, lane) in self.lanes.iter_mut().enumerate().filter(|(i, _)| ask >> i & 1 != 0) {
-            let at = self.at + u64::from(rank(ask, i));
-            let fresh = get("words", self.words, at / 2)? >> (at % 2 * 16) & 0xffff;
+        for lane in self.lanes.iter_mut().filter(|lane| lane.state < LEAST) {
+            let fresh = get("words", self.words, self.at / 2)? >> (self.at % 2 * 16) & 0xffff;
             lane.state = lane.state << 16 | fresh;
+            self.at += 1;
         }
-        self.at += u64::from(ask.count_ones());
         Ok(())
     }
 }

@@ -71,8 +71,11 @@ impl Numbers<'_> {
     }
 }
 
-/// Factor and summand of a column's group in a row of a band.
-pub(super) fn scale_of(
+/// Factor and summand of a column's group in row `row` (0..8) of the band that begins at `band_row`. `side` is the side data
+/// of a part with the parameters `p`.
+///
+/// Error: [`Outside`](super::Error::Outside).
+pub fn scale_of(
     p: &Params,
     side: &[u32],
     groups: &Grouped,

@@ -117,9 +117,3 @@ pub(super) fn look(codes: &[u32], slot: u32) -> Result<(u8, u32)> {
     let symbol = (four >> (slot % 4 * 8)) as u8;
     Ok((symbol, get("codes", codes, symbol.into())?))
 }
-
-/// The words that lanes take next: each of those that ask, in their order. `ask` is the ballot, a bit for each lane.
-pub(super) fn rank(ask: u32, lane: usize) -> u32 {
-    let below = (1 << lane) - 1;
-    (ask & below).count_ones()
-}

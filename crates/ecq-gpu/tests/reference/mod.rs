@@ -55,21 +55,4 @@ impl Weights {
             }
         }
     }
-
-    /// Compares products of two kernels with vectors `x`: rounding of their terms explains what is between them.
-    pub fn same(&self, x: &[f32], one: &[f32], other: &[f32], what: &str) {
-        assert_eq!((one.len(), one.len() / self.rows), (other.len(), x.len() / self.cols), "{what}");
-        for (i, x) in x.chunks(self.cols).enumerate() {
-            for (row, weights) in self.weights.chunks(self.cols).enumerate() {
-                let (one, other) = (one[i * self.rows + row], other[i * self.rows + row]);
-                let terms = weights
-                    .iter()
-                    .zip(x)
-                    .map(|(&w, &x)| (f64::from(w).abs() + self.usual) * f64::from(x).abs());
-                let most = 2e-6 * terms.sum::<f64>() + 1e-30;
-                let off = (f64::from(one) - f64::from(other)).abs();
-                assert!(off <= most, "{what}: row {row} of vector {i} is {one} and {other}");
-            }
-        }
-    }
 }

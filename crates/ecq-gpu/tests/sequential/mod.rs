@@ -56,18 +56,6 @@ fn place(bits: usize, row: usize) -> (usize, usize) {
     (bit / 32, bit % 32)
 }
 
-/// Zeros for the rows of the last band of a part that the matrix does not have: each kernel leaves there what it likes.
-pub fn clear_missing_rows(host: &Host<Vec<u32>>, part: usize, packed: &mut [u32]) {
-    let (rows, cols) = (host.parts[part].rows.len(), host.resident.shape.cols);
-    let bits = host.resident.form.value.packed_bits() as usize;
-    for row in rows..rows.next_multiple_of(BAND) {
-        let (word, bit) = place(bits, row % BAND);
-        for col in 0..cols {
-            packed[(row / BAND * cols + col) * bits / 4 + word] &= !(((1 << bits) - 1) << bit);
-        }
-    }
-}
-
 /// Compares packed weights with the levels that the tensor's own decoder finds; what an escape has instead of its level, and
 /// what stands for rows behind the last one, is free.
 pub fn check_packed(tensor: &CodedTensor<'_>, host: &Host<Vec<u32>>, packed: &[Vec<u32>], what: &str) {

@@ -61,10 +61,15 @@ pub fn product(engine: &Engine, matrix: &Matrix, x: &[f32]) -> Vec<f32> {
 /// A matrix decoded in GPU memory.
 pub fn decode(engine: &Engine, matrix: &Matrix) -> Packed {
     let packed = Packed::new(engine, matrix).unwrap();
+    fill(engine, matrix, &packed);
+    packed
+}
+
+/// Decodes a matrix into these.
+pub fn fill(engine: &Engine, matrix: &Matrix, packed: &Packed) {
     let mut encoder = engine.device().create_command_encoder(&Default::default());
     packed.decode(engine, &mut encoder, matrix).unwrap();
     engine.queue().submit([encoder.finish()]);
-    packed
 }
 
 /// [`product`] from these.
