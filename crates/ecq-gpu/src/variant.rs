@@ -97,6 +97,18 @@ impl Value {
 }
 
 impl Value {
+    /// Any value whose packed weights are the same: they do not show how many bits were raw, nor from where magnitudes count.
+    fn as_packed(self) -> Self {
+        let bits = self.packed_bits();
+        match self {
+            Self::Integer { raw_bits: 1.. } => Self::Integer { raw_bits: bits / 2 },
+            Self::Float { pattern, .. } => {
+                Self::Float { pattern: Pattern { base: 0, ..pattern }, raw_bits: bits - 4 }
+            }
+            other => other,
+        }
+    }
+
     /// Bits of a packed weight: 4, 8 or 16.
     pub fn packed_bits(self) -> u32 {
         match self {
@@ -273,6 +285,7 @@ impl Variant {
         }
         if kernel.is_packed() || kernel == Kernel::Finish {
             form.code = Code::Prefix;
+            form.value = form.value.as_packed();
         }
         if kernel == Kernel::Finish {
             form = Form::PLAIN;

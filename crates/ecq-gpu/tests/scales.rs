@@ -35,7 +35,7 @@ fn check(tensor: &CodedTensor<'_>, what: &str) {
             groups: places.groups,
             records: places.records,
             stride: places.stride,
-            supers: places.shared,
+            shared_at: places.shared,
             phase: places.phase,
             ..Params::zeroed()
         };
