@@ -66,7 +66,7 @@ const STEPS: [Step; 10] = [
     },
     Step {
         name: "gpu",
-        about: "ecq-gpu's tests on drivers that compute on the CPU, with subgroups of 4, 8 and 16",
+        about: "ecq-gpu's kernels on drivers that compute on the CPU, with subgroups of 4, 8 and 16",
         run: gpu::run,
     },
     Step {

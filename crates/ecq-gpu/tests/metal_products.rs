@@ -128,8 +128,8 @@ const SCALED: Case = Case {
 
 #[test]
 fn products_as_on_apple_machines() {
-    for code in [PairCode::Prefix, PairCode::Rans] {
-        for raw_bits in [0, 1, 4] {
+    for (code, all) in [(PairCode::Prefix, [0, 1].as_slice()), (PairCode::Rans, &[4])] {
+        for &raw_bits in all {
             let pairs = Pairs { code, band: 8, strip: 64 };
             check(&Case { raw_bits, ..SCALED }, pairs, Lanes::Subgroups(32));
         }
@@ -140,7 +140,7 @@ fn products_as_on_apple_machines() {
 fn groups_and_other_lanes() {
     let pairs = Pairs { code: PairCode::Prefix, band: 8, strip: 128 };
     let grouped = Case { scales: Scales::Group { size: 32, min: true }, ..SCALED };
-    for lanes in [Lanes::Subgroups(8), Lanes::Subgroups(16), Lanes::Subgroups(32), Lanes::Barriers] {
+    for lanes in [Lanes::Subgroups(8), Lanes::Subgroups(32), Lanes::Barriers] {
         check(&grouped, pairs, lanes);
     }
 }
