@@ -61,7 +61,7 @@ fn what_cannot_be_measured_is_said() {
         (&["--shape", "576"][..], "ROWSxCOLS"),
         (&["--rate", "9.5"], "9.5"),
         (&["--rate", "int4"], "int8 or bf16"),
-        (&["--vectors", "17"], "from 1 to 16"),
+        (&["--vectors", "4097"], "from 1 to 4096"),
         (&["--adapter", "no such GPU"], "no adapter"),
         (&["--quick", "--shape", "4096x4096", "--rate", "bf16", "--memory", "16"], "--memory"),
     ] {
