@@ -1,5 +1,8 @@
 //! A coded tensor to multiply with.
 
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+
 use ecq_format::Result;
 use ecq_format::reader::CodedTensor;
 use rans_core::Isa;
@@ -10,26 +13,30 @@ use crate::spread::{Threads, spread};
 use crate::tile;
 
 /// A coded tensor as a matrix of rows x columns. Its weights stay coded; its scales are decoded once.
-pub struct Matrix<'a> {
+///
+/// It borrows the tensor, or owns it: `T` is `&CodedTensor`, `CodedTensor` or a box of it.
+pub struct Matrix<'a, T = &'a CodedTensor<'a>> {
     isa: Isa,
-    tensor: &'a CodedTensor<'a>,
+    tensor: T,
     scaling: Scaling,
+    of: PhantomData<CodedTensor<'a>>,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a, T: Borrow<CodedTensor<'a>> + Sync> Matrix<'a, T> {
     /// Decodes the scales. Error: [`Corrupt`](ecq_format::Error::Corrupt).
-    pub fn new(tensor: &'a CodedTensor<'a>) -> Result<Self> {
+    pub fn new(tensor: T) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
 
     /// [`Self::new`] with a given instruction set.
-    pub fn with_isa(isa: Isa, tensor: &'a CodedTensor<'a>) -> Result<Self> {
-        Ok(Self { isa, tensor, scaling: Scaling::new(tensor)? })
+    pub fn with_isa(isa: Isa, tensor: T) -> Result<Self> {
+        let scaling = Scaling::new(tensor.borrow())?;
+        Ok(Self { isa, tensor, scaling, of: PhantomData })
     }
 
     /// Number of rows: the length of a product.
     pub fn rows(&self) -> usize {
-        self.tensor.coded().rows as usize
+        self.tensor.borrow().coded().rows as usize
     }
 
     /// Number of columns: the length of a vector.
@@ -64,9 +71,10 @@ impl<'a> Matrix<'a> {
 
     fn run(&self, threads: Threads, x: &Activations, y: &mut [f32]) -> Result<()> {
         self.scaling.check(x, y);
-        let height = self.tensor.coded().tile_rows as usize;
+        let tensor = self.tensor.borrow();
+        let height = tensor.coded().tile_rows as usize;
         spread(threads, height, x.count(), y, |i, out| {
-            tile::multiply(self.isa, self.tensor, &self.scaling, i, x, out)
+            tile::multiply(self.isa, tensor, &self.scaling, i, x, out)
         })
     }
 }

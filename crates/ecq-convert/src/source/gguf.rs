@@ -3,6 +3,8 @@
 //! Magic, version, tensor count, metadata count, metadata, tensor infos, padding to the alignment, data.
 //! Metadata values are skipped where they stand; only the alignment and the architecture are kept.
 
+pub mod values;
+
 use std::collections::HashSet;
 use std::path::Path;
 

@@ -6,7 +6,7 @@
 
 mod error;
 mod folder;
-mod gguf;
+pub mod gguf;
 pub mod packed;
 mod safetensors;
 

@@ -1,0 +1,54 @@
+//! What can go wrong between a file and a text.
+
+use std::path::PathBuf;
+
+/// An error of this crate.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file is damaged, or cannot be read.
+    #[error(transparent)]
+    Format(#[from] ecq_format::Error),
+    /// The description of the model in the file is damaged.
+    #[error("{path}: {what}: {source}", path = path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+        /// What is wrong.
+        source: ecq_convert::source::SourceError,
+    },
+    /// The model cannot be run.
+    #[error("{path}: {what}: expected {expected}, found {got}", path = path.display())]
+    Model {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, or the entry of its description.
+        what: String,
+        /// What it should be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// The file has no tokenizer, or one that cannot be used.
+    #[error("{path}: tokenizer: {why}", path = path.display())]
+    Tokenizer {
+        /// The file.
+        path: PathBuf,
+        /// What is missing or wrong.
+        why: String,
+    },
+    /// What was asked for cannot be done.
+    #[error("{what}: expected {expected}, got {got}")]
+    Argument {
+        /// Which argument.
+        what: &'static str,
+        /// What it should be.
+        expected: String,
+        /// What it was.
+        got: String,
+    },
+}
+
+/// The result of this crate's functions.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

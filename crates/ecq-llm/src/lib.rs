@@ -1,0 +1,35 @@
+//! Language models run from the entropy-coded weights of a `.ecq` file, on the CPU.
+//!
+//! ```no_run
+//! use ecq_llm::{Model, Options, Sampling};
+//!
+//! let model = Model::open("model.ecq".as_ref(), Options::default())?;
+//! let prompt = model.tokenizer().encode("The capital of France is")?;
+//! let mut cache = model.cache(512)?;
+//! for token in model.generate(&prompt, &mut cache, Sampling::default(), &|| false)?.take(20) {
+//!     print!("{}", model.tokenizer().decode(&[token?]));
+//! }
+//! # Ok::<(), ecq_llm::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod attention;
+pub mod config;
+mod description;
+mod error;
+mod math;
+mod model;
+mod names;
+mod network;
+mod sampling;
+mod tokenizer;
+mod weights;
+
+pub use attention::Cache;
+pub use config::Config;
+pub use ecq_cpu::Precision;
+pub use error::{Error, Result};
+pub use model::{Generate, Model, Options};
+pub use sampling::{Sampler, Sampling, most_likely};
+pub use tokenizer::Tokenizer;
+pub use weights::Decode;

@@ -1,0 +1,202 @@
+//! The tensors of a model by what they are for, and products with them on the CPU.
+
+use std::ops::Range;
+
+use ecq_cpu::{Matrix, Packed, Precision};
+use ecq_format::Reader;
+use ecq_format::directory::TensorRecord;
+use ecq_format::reader::{CodedTensor, Tensor};
+use ecq_quant::values::Dequantizer;
+use half::{bf16, f16};
+
+use crate::error::{Error, Result};
+
+/// How weights are kept in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Decode {
+    /// Coded as in the file; decoded again for each product.
+    #[default]
+    Fused,
+    /// Decoded once to plain integers, where there are such.
+    Cached,
+}
+
+/// A matrix to multiply with.
+pub enum Weight<'a> {
+    /// Coded.
+    Coded(Matrix<'a, Box<CodedTensor<'a>>>),
+    /// Decoded to integers.
+    Packed(Packed),
+    /// As numbers: what the file stores as it was.
+    Plain {
+        /// Columns.
+        cols: usize,
+        /// Row by row.
+        weights: Vec<f32>,
+    },
+}
+
+impl<'a> Weight<'a> {
+    /// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
+    pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2], decode: Decode) -> Result<Self> {
+        let record = find(reader, name)?;
+        check(reader, record, &[rows, cols])?;
+        Ok(match reader.load(record)? {
+            Tensor::Coded(tensor) if decode == Decode::Cached => match Packed::new(&tensor) {
+                Ok(packed) => Self::Packed(packed),
+                // floats without loss, and what has no plain integers
+                Err(ecq_format::Error::Unsupported { .. }) => Self::Coded(Matrix::new(tensor)?),
+                Err(error) => return Err(error.into()),
+            },
+            Tensor::Coded(tensor) => Self::Coded(Matrix::new(tensor)?),
+            Tensor::Plain(bytes) => Self::Plain { cols, weights: floats(reader, record, bytes)? },
+            Tensor::Part(_) => return Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Coded(matrix) => matrix.rows(),
+            Self::Packed(packed) => packed.rows(),
+            Self::Plain { cols, weights } => weights.len() / cols,
+        }
+    }
+
+    /// `y = W x` for each vector of `x`. Error: [`Error::Format`] for damage.
+    pub fn multiply(&self, precision: Precision, x: &[f32], y: &mut [f32]) -> Result<()> {
+        let serial = rayon::current_num_threads() == 1;
+        match self {
+            Self::Coded(matrix) => {
+                let x = matrix.activations(precision, x);
+                if serial { matrix.multiply_serial(&x, y) } else { matrix.multiply(&x, y) }?;
+            }
+            Self::Packed(packed) => {
+                let x = packed.activations(precision, x);
+                if serial { packed.multiply_serial(&x, y) } else { packed.multiply(&x, y) }
+            }
+            Self::Plain { cols, weights } => {
+                let rows = weights.len() / cols;
+                for (x, y) in x.chunks_exact(*cols).zip(y.chunks_exact_mut(rows)) {
+                    for (w, y) in weights.chunks_exact(*cols).zip(y) {
+                        *y = crate::math::dot(w, x);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The table of embeddings: rows of a matrix by their numbers.
+pub enum Embedding<'a> {
+    /// Coded; a row is decoded with its tile.
+    Coded {
+        /// The tensor.
+        tensor: Box<CodedTensor<'a>>,
+        /// Its scales.
+        values: Dequantizer,
+    },
+    /// As numbers.
+    Plain(Vec<f32>),
+}
+
+impl<'a> Embedding<'a> {
+    /// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
+    pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2]) -> Result<Self> {
+        let record = find(reader, name)?;
+        check(reader, record, &[rows, cols])?;
+        Ok(match reader.load(record)? {
+            Tensor::Coded(tensor) => {
+                let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
+                Self::Coded { tensor, values }
+            }
+            Tensor::Plain(bytes) => Self::Plain(floats(reader, record, bytes)?),
+            Tensor::Part(_) => return Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+        })
+    }
+
+    /// Copies rows, one after another; each tile is decoded once. Rows are there: tokens were checked.
+    pub fn rows(&self, tokens: &[u32], width: usize, out: &mut [f32]) -> Result<()> {
+        let (tensor, values) = match self {
+            Self::Plain(weights) => {
+                for (&token, out) in tokens.iter().zip(out.chunks_exact_mut(width)) {
+                    out.copy_from_slice(&weights[token as usize * width..][..width]);
+                }
+                return Ok(());
+            }
+            Self::Coded { tensor, values } => (tensor, values),
+        };
+        let height = tensor.coded().tile_rows as usize;
+        let mut order: Vec<usize> = (0..tokens.len()).collect();
+        order.sort_by_key(|&i| tokens[i]);
+        let (mut levels, mut held) = (Vec::new(), usize::MAX);
+        for i in order {
+            let row = tokens[i] as usize;
+            if row / height != held {
+                held = row / height;
+                tensor.levels(held, &mut levels)?;
+            }
+            let own: Range<usize> = row..row + 1;
+            values.fill(own, &levels[row % height * width..][..width], &mut out[i * width..][..width]);
+        }
+        Ok(())
+    }
+}
+
+/// A vector of a file, of this length. Errors: [`Error::Format`], [`Error::Model`].
+pub fn vector(reader: &Reader, name: &str, len: usize) -> Result<Vec<f32>> {
+    let record = find(reader, name)?;
+    check(reader, record, &[len])?;
+    match reader.load(record)? {
+        Tensor::Plain(bytes) => floats(reader, record, bytes),
+        Tensor::Coded(tensor) => {
+            let mut out = vec![0.0; len];
+            let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
+            let (mut levels, cols) = (Vec::new(), tensor.coded().cols as usize);
+            for tile in 0..tensor.tiles() {
+                let rows = tensor.rows(tile);
+                tensor.levels(tile, &mut levels)?;
+                values.fill(rows.clone(), &levels, &mut out[rows.start * cols..rows.end * cols]);
+            }
+            Ok(out)
+        }
+        Tensor::Part(_) => Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+    }
+}
+
+/// Whether a file has a tensor.
+pub fn has(reader: &Reader, name: &str) -> bool {
+    reader.directory().tensors.iter().any(|record| record.name == name)
+}
+
+fn find<'a>(reader: &'a Reader, name: &str) -> Result<&'a TensorRecord> {
+    let found = reader.directory().tensors.iter().find(|record| record.name == name);
+    found.ok_or_else(|| wrong(reader, name, "a tensor of this name", "none".into()))
+}
+
+fn check(reader: &Reader, record: &TensorRecord, shape: &[usize]) -> Result<()> {
+    if record.shape.iter().map(|&n| n as usize).eq(shape.iter().copied()) {
+        return Ok(());
+    }
+    Err(wrong(reader, &record.name, &format!("the shape {shape:?}"), format!("{:?}", record.shape)))
+}
+
+/// The numbers of a tensor that is stored as it was.
+fn floats(reader: &Reader, record: &TensorRecord, bytes: &[u8]) -> Result<Vec<f32>> {
+    Ok(match record.dtype.as_str() {
+        "F32" => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        "F16" => bytes.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        "BF16" => bytes.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        other => return Err(wrong(reader, &record.name, "a coded tensor, F32, F16 or BF16", other.into())),
+    })
+}
+
+fn wrong(reader: &Reader, name: &str, expected: &str, got: String) -> Error {
+    Error::Model {
+        path: reader.path().into(),
+        what: format!("tensor {name}"),
+        expected: expected.into(),
+        got,
+    }
+}
