@@ -76,6 +76,90 @@ pub enum Command {
     },
     /// Show what entropy coding is worth for a model: rate and distortion of every scheme
     Analyze(Analyze),
+    /// Continue a text with a language model, from its coded weights
+    Generate(Generate),
+    /// Measure how well a language model foresees a text
+    Perplexity(Perplexity),
+}
+
+/// How a model is run.
+#[derive(clap::Args)]
+pub struct Run {
+    /// An .ecq file converted from GGUF or a Hugging Face folder
+    pub model: PathBuf,
+    /// Keep weights coded, or decode them once to plain integers: more memory
+    #[arg(long, default_value = "fused")]
+    pub decode: DecodeName,
+    /// Vectors in products: rounded to 8 bits, or as they are
+    #[arg(long, default_value = "int8")]
+    pub precision: PrecisionName,
+}
+
+#[derive(clap::Args)]
+pub struct Generate {
+    #[command(flatten)]
+    pub run: Run,
+    /// Text to continue
+    #[arg(long)]
+    pub prompt: String,
+    /// The prompt is a message to an assistant, put into the model's template for chats
+    #[arg(long)]
+    pub chat: bool,
+    /// Most tokens to make
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub max_tokens: u32,
+    /// Of the random numbers that tokens are drawn by
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub seed: u64,
+    /// 0 takes the most likely token each time, 1 draws tokens as likely as the model says
+    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = not_negative)]
+    pub temperature: f32,
+    /// Draw from so many of the most likely tokens; 0 for all
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    pub top_k: u32,
+    /// Draw from the most likely tokens that together have this probability
+    #[arg(long, default_value_t = 0.95, value_name = "P", value_parser = probability)]
+    pub top_p: f32,
+}
+
+#[derive(clap::Args)]
+pub struct Perplexity {
+    #[command(flatten)]
+    pub run: Run,
+    /// The text, in UTF-8
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens that the model sees together
+    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub context: u32,
+    /// Only the first tokens of the text
+    #[arg(long, value_name = "N")]
+    pub tokens: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DecodeName {
+    Fused,
+    Cached,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionName {
+    Int8,
+    F32,
+}
+
+fn not_negative(text: &str) -> Result<f32, String> {
+    let number: Option<f32> = text.parse().ok();
+    number.filter(|n| *n >= 0.0 && n.is_finite()).ok_or_else(|| "expected a number, 0 or more".into())
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    let number: Option<f32> = text.parse().ok();
+    number.filter(|n| *n > 0.0 && *n <= 1.0).ok_or_else(|| "expected a number above 0, at most 1".into())
 }
 
 #[derive(clap::Args)]

@@ -15,6 +15,7 @@ use ecq_quant::scheme::BITS;
 use ecq_quant::{Prediction, Scheme};
 
 use crate::args::{self, Args, Command, PredictorName, SchemeName, TableName};
+use crate::generate;
 use crate::output;
 use crate::progress::Bar;
 use crate::report;
@@ -69,6 +70,8 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
         Command::Analyze(analyze) => report::run(&analyze, &bar),
+        Command::Generate(text) => generate::generate(&text, &bar, args.quiet),
+        Command::Perplexity(args) => generate::perplexity(&args, &bar),
     }
 }
 

@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+pub mod chat;
 pub mod config;
 mod description;
 mod error;

@@ -52,12 +52,21 @@ impl Tokenizer {
             got: e.to_string(),
         };
         let encoded = self.inner.encode_fast(text, false).map_err(fail)?;
-        Ok(self.begin.iter().chain(encoded.get_ids()).copied().collect())
+        let ids = encoded.get_ids();
+        // a template may have put it there already
+        let begin = self.begin.filter(|begin| ids.first() != Some(begin));
+        Ok(begin.iter().chain(ids).copied().collect())
     }
 
     /// Text of tokens. What is no UTF-8, and so may be the beginning of a letter, is U+FFFD.
     pub fn decode(&self, tokens: &[u32]) -> String {
         self.inner.decode(tokens, true).unwrap_or_default()
+    }
+
+    /// Takes tokens one after another, and gives the text that has become certain with each: letters may take several tokens.
+    pub fn stream(&self) -> impl FnMut(u32) -> Option<String> + '_ {
+        let mut stream = self.inner.decode_stream(true);
+        move |token| stream.step(token).ok().flatten()
     }
 
     /// Whether a token ends a text.
