@@ -33,7 +33,7 @@ const UNSAFE_ALLOWED: [&str; 11] = [
 const UNSAFE: &str = concat!("un", "safe");
 
 /// What each crate may depend on of this workspace (tests and benchmarks may use more).
-const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("rans-core", &[]),
     ("prefix-core", &[]),
     ("ecq-format", &["rans-core", "prefix-core"]),
@@ -41,7 +41,8 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 8] = [
     ("ecq-cpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-gpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-convert", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
-    ("ecq-cli", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-convert"]),
+    ("ecq-llm", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-convert"]),
+    ("ecq-cli", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-convert", "ecq-llm"]),
 ];
 
 /// The lock file of the example with CubeCL's device.

@@ -1,5 +1,6 @@
 //! From messages to a prompt, by the template that travels with a model.
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value, context};
 
 use crate::error::{Error, Result};
@@ -27,6 +28,9 @@ pub fn prompt(tokenizer: &Tokenizer, messages: &[Message]) -> Result<String> {
     };
     let mut env = Environment::new();
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    // as Hugging Face renders templates
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    env.set_syntax(syntax.map_err(|e| fail(e.to_string()))?);
     env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     env.add_function("raise_exception", |why: String| -> Result<String, minijinja::Error> {
         Err(minijinja::Error::new(ErrorKind::InvalidOperation, why))

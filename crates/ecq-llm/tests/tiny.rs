@@ -1,0 +1,192 @@
+//! A small model with random weights, converted from a folder, against a decoder in f64 that is written from the formulas.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod reference;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use ecq_convert::Silent;
+use ecq_convert::convert::{Options as Conversion, Treatment, convert};
+use ecq_llm::{Decode, Error, Model, Options, Precision, Sampling, most_likely};
+use half::bf16;
+use reference::{Reference, Shape};
+use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
+use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+
+const SHAPE: Shape = Shape { layers: 2, width: 64, hidden: 96, heads: 4, kv_heads: 2, vocabulary: 257 };
+const CONTEXT: usize = 40;
+const TOKENS: [u32; 11] = [5, 250, 17, 17, 99, 0, 256, 3, 64, 128, 200];
+
+/// A folder with a model, and what it was converted to.
+struct Fixture {
+    folder: tempfile::TempDir,
+    weights: HashMap<String, Vec<f32>>,
+}
+
+impl Fixture {
+    fn new(architecture: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let source = folder.path().join("model");
+        std::fs::create_dir(&source).unwrap();
+        let shapes = reference::tensors(&SHAPE, architecture == "Qwen2ForCausalLM");
+        let mut weights = HashMap::new();
+        let mut bytes = HashMap::new();
+        for (i, (name, shape)) in shapes.iter().enumerate() {
+            let numbers = reference::random(shape.iter().product(), i as u64, shape.len() == 1);
+            let halves: Vec<bf16> = numbers.iter().map(|&w| bf16::from_f32(w)).collect();
+            weights.insert(name.clone(), halves.iter().map(|w| w.to_f32()).collect());
+            bytes.insert(name.clone(), halves.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
+        }
+        let views = shapes.iter().map(|(name, shape)| {
+            (name.clone(), TensorView::new(Dtype::BF16, shape.clone(), &bytes[name]).unwrap())
+        });
+        serialize_to_file(views, None, &source.join("model.safetensors")).unwrap();
+        let config = serde_json::json!({
+            "architectures": [architecture], "num_hidden_layers": SHAPE.layers, "hidden_size": SHAPE.width,
+            "intermediate_size": SHAPE.hidden, "num_attention_heads": SHAPE.heads,
+            "num_key_value_heads": SHAPE.kv_heads, "vocab_size": SHAPE.vocabulary,
+            "max_position_embeddings": CONTEXT, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "eos_token_id": 256,
+        });
+        std::fs::write(source.join("config.json"), config.to_string()).unwrap();
+        std::fs::write(source.join("tokenizer.json"), tokenizer()).unwrap();
+        Self { folder, weights }
+    }
+
+    fn convert(&self) -> PathBuf {
+        let file = self.folder.path().join("model.ecq");
+        let options = Conversion { overwrite: true, ..Conversion::new(Treatment::Lossless) };
+        convert(&self.folder.path().join("model"), &file, &options, &Silent).unwrap();
+        file
+    }
+}
+
+/// One token for each byte, and one that ends texts.
+fn tokenizer() -> String {
+    let mut all: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+    all.sort();
+    let mut vocabulary: ahash::AHashMap<String, u32> =
+        all.into_iter().map(String::from).zip(0u32..).collect();
+    vocabulary.insert("<end>".into(), 256);
+    let bpe = BPE::builder().vocab_and_merges(vocabulary, Vec::new()).build().unwrap();
+    let mut made = tokenizers::Tokenizer::new(bpe);
+    made.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
+    made.with_decoder(Some(ByteLevel::default()));
+    made.to_string(false).unwrap()
+}
+
+fn options(decode: Decode, precision: Precision) -> Options {
+    Options { decode, precision }
+}
+
+fn all_logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
+    let (mut all, mut cache) = (Vec::new(), model.cache(CONTEXT).unwrap());
+    model.logits(tokens, &mut cache, |logits| all.push(logits.to_vec())).unwrap();
+    all
+}
+
+#[test]
+fn logits_are_those_of_the_formulas() {
+    for architecture in ["LlamaForCausalLM", "Qwen2ForCausalLM"] {
+        let fixture = Fixture::new(architecture);
+        let expected = Reference { shape: SHAPE, weights: &fixture.weights }.logits(&TOKENS);
+        let file = fixture.convert();
+        for (decode, precision, most) in [
+            (Decode::Fused, Precision::F32, 1e-4),
+            (Decode::Cached, Precision::F32, 1e-4),
+            (Decode::Fused, Precision::Int8, 3e-2),
+        ] {
+            let model = Model::open(&file, options(decode, precision)).unwrap();
+            for (found, expected) in all_logits(&model, &TOKENS).iter().zip(&expected) {
+                let size = expected.iter().map(|l| l * l).sum::<f64>().sqrt();
+                let off: f64 =
+                    found.iter().zip(expected).map(|(&f, e)| (f64::from(f) - e).powi(2)).sum::<f64>().sqrt();
+                assert!(off <= most * size, "{architecture}, {decode:?}, {precision:?}: off by {off:e} of {size:e}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tokens_one_by_one_are_tokens_together() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let model = Model::open(&fixture.convert(), options(Decode::Fused, Precision::F32)).unwrap();
+    let together = all_logits(&model, &TOKENS);
+    let mut cache = model.cache(CONTEXT).unwrap();
+    for (token, together) in TOKENS.iter().zip(&together) {
+        let alone = model.next(&[*token], &mut cache, &|| false).unwrap();
+        for (a, b) in alone.iter().zip(together) {
+            assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{a}, {b}");
+        }
+    }
+    // a cache that is cut is as good as a new one
+    cache.truncate(3);
+    let again = model.next(&TOKENS[3..], &mut cache, &|| false).unwrap();
+    assert_eq!(most_likely(&again), most_likely(&together[TOKENS.len() - 1]));
+}
+
+#[test]
+fn texts_follow_from_their_seed() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let model = Model::open(&fixture.convert(), options(Decode::Fused, Precision::F32)).unwrap();
+    let text = |sampling| {
+        let mut cache = model.cache(CONTEXT).unwrap();
+        let made = model.generate(&TOKENS, &mut cache, sampling, &|| false).unwrap();
+        made.collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let sampling = |temperature, seed| Sampling { temperature, seed, ..Sampling::default() };
+    let greedy = text(sampling(0.0, 1));
+    assert_eq!(greedy, text(sampling(0.0, 2)));
+    // the last token is made of a full cache
+    assert!(greedy.len() <= CONTEXT - TOKENS.len() + 1 && !greedy.contains(&256));
+    assert_eq!(text(sampling(1.0, 1)), text(sampling(1.0, 1)));
+    assert!((2..9).any(|seed| text(sampling(1.5, seed)) != text(sampling(1.5, 1))));
+    let mut cache = model.cache(CONTEXT).unwrap();
+    assert_eq!(model.generate(&TOKENS, &mut cache, sampling(0.0, 0), &|| true).unwrap().count(), 0);
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let file = fixture.convert();
+    let model = Model::open(&file, Options::default()).unwrap();
+    let mut cache = model.cache(4).unwrap();
+    let refused = |result: Result<Vec<f32>, Error>, says: &str| {
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }) && error.to_string().contains(says), "{error}");
+    };
+    refused(model.next(&[], &mut cache, &|| false), "at least one token");
+    refused(model.next(&[257], &mut cache, &|| false), "below 257");
+    refused(model.next(&[1; 5], &mut cache, &|| false), "at most 4 tokens");
+    assert!(model.cache(0).is_err() && model.cache(CONTEXT + 1).is_err());
+    let source = fixture.folder.path().join("model");
+    std::fs::remove_file(source.join("tokenizer.json")).unwrap();
+    let error = Model::open(&fixture.convert(), Options::default()).err().unwrap();
+    assert!(matches!(&error, Error::Tokenizer { .. }), "{error}");
+    let config = std::fs::read_to_string(source.join("config.json")).unwrap();
+    for (from, to, says) in [
+        ("LlamaForCausalLM", "BertModel", "architectures in config.json: expected Llama"),
+        ("\"hidden_size\":64", "\"hidden_size\":65", "the shape"),
+        ("\"num_attention_heads\":4", "\"num_attention_heads\":0", "heads"),
+    ] {
+        std::fs::write(source.join("config.json"), config.replace(from, to)).unwrap();
+        std::fs::write(source.join("tokenizer.json"), tokenizer()).unwrap();
+        let error = Model::open(&fixture.convert(), Options::default()).err().unwrap();
+        assert!(matches!(&error, Error::Model { .. }) && error.to_string().contains(says), "{error}");
+    }
+}
+
+#[test]
+fn text_is_the_same_after_tokens() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let model = Model::open(&fixture.convert(), Options::default()).unwrap();
+    for text in ["", "The capital of France is", "Grüße, 世界 🙂\n\n  x", "a\u{0}b"] {
+        let tokens = model.tokenizer().encode(text).unwrap();
+        assert_eq!(tokens.len(), text.len());
+        assert_eq!(model.tokenizer().decode(&tokens), text);
+        let mut stream = model.tokenizer().stream();
+        let streamed: String = tokens.iter().filter_map(|&token| stream(token)).collect();
+        assert_eq!(streamed, text);
+    }
+}
