@@ -1,8 +1,5 @@
 //! A coded tensor to multiply with.
 
-use std::borrow::Borrow;
-use std::marker::PhantomData;
-
 use ecq_format::Result;
 use ecq_format::reader::CodedTensor;
 use rans_core::Isa;
@@ -13,30 +10,47 @@ use crate::spread::{Threads, spread};
 use crate::tile;
 
 /// A coded tensor as a matrix of rows x columns. Its weights stay coded; its scales are decoded once.
-///
-/// It borrows the tensor, or owns it: `T` is `&CodedTensor`, `CodedTensor` or a box of it.
-pub struct Matrix<'a, T = &'a CodedTensor<'a>> {
+pub struct Matrix<'a> {
     isa: Isa,
-    tensor: T,
+    tensor: Tensor<'a>,
     scaling: Scaling,
-    of: PhantomData<CodedTensor<'a>>,
 }
 
-impl<'a, T: Borrow<CodedTensor<'a>> + Sync> Matrix<'a, T> {
+/// A tensor, or where it is.
+enum Tensor<'a> {
+    Borrowed(&'a CodedTensor<'a>),
+    Owned(Box<CodedTensor<'a>>),
+}
+
+impl<'a> Tensor<'a> {
+    fn get(&self) -> &CodedTensor<'a> {
+        match self {
+            Self::Borrowed(tensor) => tensor,
+            Self::Owned(tensor) => tensor,
+        }
+    }
+}
+
+impl<'a> Matrix<'a> {
     /// Decodes the scales. Error: [`Corrupt`](ecq_format::Error::Corrupt).
-    pub fn new(tensor: T) -> Result<Self> {
+    pub fn new(tensor: &'a CodedTensor<'a>) -> Result<Self> {
         Self::with_isa(Isa::best(), tensor)
     }
 
     /// [`Self::new`] with a given instruction set.
-    pub fn with_isa(isa: Isa, tensor: T) -> Result<Self> {
-        let scaling = Scaling::new(tensor.borrow())?;
-        Ok(Self { isa, tensor, scaling, of: PhantomData })
+    pub fn with_isa(isa: Isa, tensor: &'a CodedTensor<'a>) -> Result<Self> {
+        Ok(Self { isa, tensor: Tensor::Borrowed(tensor), scaling: Scaling::new(tensor)? })
+    }
+
+    /// [`Self::new`] for a tensor that it keeps, of a reader that is borrowed.
+    pub fn owning(tensor: Box<CodedTensor<'a>>) -> Result<Self> {
+        let scaling = Scaling::new(&tensor)?;
+        Ok(Self { isa: Isa::best(), tensor: Tensor::Owned(tensor), scaling })
     }
 
     /// Number of rows: the length of a product.
     pub fn rows(&self) -> usize {
-        self.tensor.borrow().coded().rows as usize
+        self.tensor.get().coded().rows as usize
     }
 
     /// Number of columns: the length of a vector.
@@ -71,7 +85,7 @@ impl<'a, T: Borrow<CodedTensor<'a>> + Sync> Matrix<'a, T> {
 
     fn run(&self, threads: Threads, x: &Activations, y: &mut [f32]) -> Result<()> {
         self.scaling.check(x, y);
-        let tensor = self.tensor.borrow();
+        let tensor = self.tensor.get();
         let height = tensor.coded().tile_rows as usize;
         spread(threads, height, x.count(), y, |i, out| {
             tile::multiply(self.isa, tensor, &self.scaling, i, x, out)

@@ -41,7 +41,7 @@ impl Description {
             return values.map(Self::Gguf).map_err(|source| Error::Metadata {
                 path: path.into(),
                 what,
-                source,
+                source: Box::new(source),
             });
         }
         let file = |name: &str| -> Result<Option<Vec<u8>>> {

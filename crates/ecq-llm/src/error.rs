@@ -16,7 +16,7 @@ pub enum Error {
         /// Which part.
         what: &'static str,
         /// What is wrong.
-        source: ecq_convert::source::SourceError,
+        source: Box<ecq_convert::source::SourceError>,
     },
     /// The model cannot be run.
     #[error("{path}: {what}: expected {expected}, found {got}", path = path.display())]

@@ -24,7 +24,7 @@ pub enum Decode {
 /// A matrix to multiply with.
 pub enum Weight<'a> {
     /// Coded.
-    Coded(Matrix<'a, Box<CodedTensor<'a>>>),
+    Coded(Matrix<'a>),
     /// Decoded to integers.
     Packed(Packed),
     /// As numbers: what the file stores as it was.
@@ -45,10 +45,10 @@ impl<'a> Weight<'a> {
             Tensor::Coded(tensor) if decode == Decode::Cached => match Packed::new(&tensor) {
                 Ok(packed) => Self::Packed(packed),
                 // floats without loss, and what has no plain integers
-                Err(ecq_format::Error::Unsupported { .. }) => Self::Coded(Matrix::new(tensor)?),
+                Err(ecq_format::Error::Unsupported { .. }) => Self::Coded(Matrix::owning(tensor)?),
                 Err(error) => return Err(error.into()),
             },
-            Tensor::Coded(tensor) => Self::Coded(Matrix::new(tensor)?),
+            Tensor::Coded(tensor) => Self::Coded(Matrix::owning(tensor)?),
             Tensor::Plain(bytes) => Self::Plain { cols, weights: floats(reader, record, bytes)? },
             Tensor::Part(_) => return Err(wrong(reader, name, "weights", "scales of another tensor".into())),
         })

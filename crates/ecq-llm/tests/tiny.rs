@@ -102,7 +102,10 @@ fn logits_are_those_of_the_formulas() {
                 let size = expected.iter().map(|l| l * l).sum::<f64>().sqrt();
                 let off: f64 =
                     found.iter().zip(expected).map(|(&f, e)| (f64::from(f) - e).powi(2)).sum::<f64>().sqrt();
-                assert!(off <= most * size, "{architecture}, {decode:?}, {precision:?}: off by {off:e} of {size:e}");
+                assert!(
+                    off <= most * size,
+                    "{architecture}, {decode:?}, {precision:?}: off by {off:e} of {size:e}"
+                );
             }
         }
     }
