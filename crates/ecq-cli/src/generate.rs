@@ -23,6 +23,7 @@ fn open(run: &Run) -> Result<Model> {
             PrecisionName::Int8 => Precision::Int8,
             PrecisionName::F32 => Precision::F32,
         },
+        ..Options::default()
     };
     Ok(Model::open(&run.model, options)?)
 }

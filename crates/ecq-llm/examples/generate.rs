@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options {
         decode: if has("cached") { Decode::Cached } else { Decode::Fused },
         precision: if has("f32") { Precision::F32 } else { Precision::Int8 },
+        ..Options::default()
     };
     let start = Instant::now();
     let model = Model::open(file.as_ref(), options)?;

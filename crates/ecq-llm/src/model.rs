@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use ecq_cpu::Precision;
 use ecq_format::{Limits, Reader};
 use self_cell::self_cell;
 
@@ -11,24 +10,9 @@ use crate::config::Config;
 use crate::description::Description;
 use crate::error::{Error, Result};
 use crate::network::Network;
+use crate::options::Options;
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
-use crate::weights::Decode;
-
-/// How a model is run.
-#[derive(Clone, Copy, Debug)]
-pub struct Options {
-    /// How weights are kept.
-    pub decode: Decode,
-    /// How vectors are held in products.
-    pub precision: Precision,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self { decode: Decode::Fused, precision: Precision::Int8 }
-    }
-}
 
 self_cell!(
     struct Loaded {

@@ -8,7 +8,8 @@ use crate::config::Config;
 use crate::error::Result;
 use crate::math::{add, gate, norm};
 use crate::names::Names;
-use crate::weights::{Decode, Embedding, Weight, has, vector};
+use crate::options::Decode;
+use crate::weights::{Embedding, Weight, has, vector};
 
 /// Tokens of a prompt that go through all blocks together.
 const BATCH: usize = 128;

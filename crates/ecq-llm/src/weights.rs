@@ -10,16 +10,7 @@ use ecq_quant::values::Dequantizer;
 use half::{bf16, f16};
 
 use crate::error::{Error, Result};
-
-/// How weights are kept in memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Decode {
-    /// Coded as in the file; decoded again for each product.
-    #[default]
-    Fused,
-    /// Decoded once to plain integers, where there are such.
-    Cached,
-}
+use crate::options::Decode;
 
 /// A matrix to multiply with.
 pub enum Weight<'a> {

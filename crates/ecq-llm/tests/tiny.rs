@@ -77,7 +77,7 @@ fn tokenizer() -> String {
 }
 
 fn options(decode: Decode, precision: Precision) -> Options {
-    Options { decode, precision }
+    Options { decode, precision, ..Options::default() }
 }
 
 fn all_logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
