@@ -2,6 +2,7 @@
 
 mod codecs;
 mod conversion;
+mod e2e;
 mod floats;
 mod gpu;
 mod products;
@@ -28,6 +29,8 @@ enum What {
     Cpu(Args),
     /// Products from coded weights on a GPU, beside products with plain ones
     Gpu(gpu::Args),
+    /// A language model from prompt to text, beside llama.cpp on the same weights
+    E2e(e2e::Args),
 }
 
 #[derive(clap::Args)]
@@ -69,6 +72,7 @@ fn main() -> std::process::ExitCode {
     let outcome = match Cli::parse().what {
         What::Cpu(args) => cpu(&args),
         What::Gpu(args) => gpu::run(&args),
+        What::E2e(args) => e2e::run(&args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -110,16 +110,21 @@ impl Report {
 
     /// Writes the record: a page for people with the command that made it.
     pub fn record(&self, folder: &Path, what: &str, command: &str) -> Result<()> {
-        let path = folder.join(format!("{what}-{}.md", slug(self.machine.split(',').next().unwrap_or(""))));
         let page = format!(
             "# {what}\n\nMade by `{command}`. Medians, and the best round; a ratio compares rounds next to each other.\n\n```text\n{}```\n",
             self.text()
         );
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
-        eprintln!("\nrecorded in {}", path.display());
-        Ok(())
+        record(folder, what, &self.machine, &page)
     }
+}
+
+/// Writes a page for people, named after what was measured and the CPU.
+pub fn record(folder: &Path, what: &str, machine: &str, page: &str) -> Result<()> {
+    let path = folder.join(format!("{what}-{}.md", slug(machine.split(',').next().unwrap_or(""))));
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    eprintln!("\nrecorded in {}", path.display());
+    Ok(())
 }
 
 fn line(row: &Row) -> String {

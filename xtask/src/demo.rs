@@ -74,6 +74,8 @@ pub fn run() -> Result<()> {
     println!(
         "The rest of a file is metadata, tokenizer and what is stored as it was. Every figure was checked."
     );
+    println!("\n{} continues a text, its weights decoded for each product:", QUANTIZED[0].1);
+    println!("  {}", generated(&ecq, &coded(out.path(), QUANTIZED[0].1))?);
     Ok(())
 }
 
@@ -94,7 +96,7 @@ fn number(value: &Value, what: &str) -> Result<f64> {
 }
 
 fn lossless(ecq: &Path, source: &Path, model: &'static str, most: u64, out: &Path) -> Result<Row> {
-    let (coded, back) = (out.join(format!("{model}.ecq")), out.join(format!("{model}.gguf")));
+    let (coded, back) = (coded(out, model), out.join(format!("{model}.gguf")));
     let (source_text, coded_text, back_text) = (text(source)?, text(&coded)?, text(&back)?);
     let start = Instant::now();
     let inspection = json(ecq, &["convert", source_text, "--scheme", "lossless", "--output", coded_text])?;
@@ -140,6 +142,20 @@ fn lossy(ecq: &Path, folder: &Path, (option, value): (&str, &str), out: &Path) -
         sqnr: format!("{sqnr:.2}"),
         seconds,
     })
+}
+
+/// Where a model without loss is.
+fn coded(out: &Path, model: &str) -> PathBuf {
+    out.join(format!("{model}.ecq"))
+}
+
+/// A text that the model makes, the most likely token each time; llama.cpp's model of the same weights continues it alike.
+fn generated(ecq: &Path, model: &Path) -> Result<String> {
+    let prompt = "The capital of France is";
+    let arguments = ["--prompt", prompt, "--max-tokens", "8", "--quiet"];
+    let text = shell::read(shell::command(ecq).args(["generate", text(model)?]).args(arguments))?;
+    ensure!(text.starts_with(&format!("{prompt} Paris")), "the model says: {text}");
+    Ok(text.trim().to_owned())
 }
 
 /// Everything counted, a tensor takes at most 1 % more than the entropy of its planes, 3 % if it is below 1 M weights.

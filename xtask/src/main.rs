@@ -9,6 +9,7 @@ mod generate;
 mod golden;
 mod gpu;
 mod neon;
+mod python;
 mod shell;
 mod synthetic;
 mod test;
@@ -59,12 +60,20 @@ enum Command {
 
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
 fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
-    if arguments.first().is_none_or(|what| what != "gpu") {
-        // the converter is measured as a process of its own
+    let is = |name| arguments.first().is_some_and(|what| what == name);
+    if !is("gpu") {
+        // the converter and models are measured as processes of their own
         shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
     }
-    let run = ["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"];
-    shell::run(shell::cargo().args(run).args(arguments))
+    let mut run = shell::cargo();
+    run.args(["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"]);
+    run.args(arguments);
+    if is("e2e") && !arguments.iter().any(|argument| argument == "--help") {
+        fixtures::fetch()?;
+        let python = python::environment("venv-llama.cpp", "benches/llama_cpp/requirements.txt")?;
+        run.arg("--python").arg(python);
+    }
+    shell::run(&mut run)
 }
 
 /// Vulkan and shader compilers are dependencies that chores do not need, either.
