@@ -52,11 +52,13 @@
 //! | a tile → panels of codes, or of weights that are floats, escapes apart | `tile` |
 //! | a panel × vectors | `arch`, a kernel for each instruction set and precision, one for floats |
 //! | rows over threads | `spread` |
+//! | bytes that a tensor will take | [`memory`] |
 #![deny(unsafe_code)] // but for the kernels in `arch`
 
 mod activations;
 mod arch;
 mod matrix;
+pub mod memory;
 mod packed;
 mod scaling;
 mod spread;

@@ -58,6 +58,11 @@ impl<'a> Matrix<'a> {
         self.scaling.cols
     }
 
+    /// Bytes that it takes beside those of the file; [`memory::matrix`](crate::memory::matrix) foretells them.
+    pub fn memory(&self) -> u64 {
+        self.scaling.memory()
+    }
+
     /// Prepares vectors for this matrix, and for all with the same column scales.
     ///
     /// # Panics

@@ -106,6 +106,16 @@ impl Packed {
         }
     }
 
+    /// Bytes that it takes but for levels that do not fit; [`memory::packed`](crate::memory::packed) foretells them.
+    pub fn memory(&self) -> u64 {
+        let codes = match &self.store {
+            Store::Int4(codes) => codes.len(),
+            Store::Int8 { codes, .. } => codes.len(),
+            Store::Int16(codes) => 2 * codes.len(),
+        };
+        codes as u64 + self.scaling.memory()
+    }
+
     /// See [`Matrix::activations`](crate::Matrix::activations).
     pub fn activations(&self, precision: Precision, x: &[f32]) -> Activations {
         Activations::with_columns(precision, self.scaling.cols, x, &self.scaling.columns)

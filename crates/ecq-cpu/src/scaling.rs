@@ -18,6 +18,9 @@ use ecq_quant::values::{from_bits, octaves};
 use crate::activations::Activations;
 use crate::{BLOCK, LANE, LANES, Precision};
 
+/// Bytes of a scale in memory.
+pub(crate) const FLOAT: u64 = size_of::<f32>() as u64;
+
 /// The scales of a tensor, prepared.
 pub(crate) struct Scaling {
     rows: usize,
@@ -65,7 +68,7 @@ pub(crate) struct Book {
 impl Book {
     /// `None` if the largest magnitude is so far from 1 that products with the unit could leave the range of f32 where
     /// those with the numbers do not.
-    fn new(values: &[f32; 16]) -> Option<Self> {
+    pub fn new(values: &[f32; 16]) -> Option<Self> {
         let most = f64::from(values.iter().fold(0f32, |most, v| most.max(v.abs())));
         let unit = if most == 0.0 { 1.0 } else { (most / 127.0) as f32 };
         let near = (2f32.powi(-30)..=2f32.powi(30)).contains(&unit);
@@ -203,6 +206,14 @@ impl Scaling {
                 *out = s * *out + m;
             }
         }
+    }
+
+    /// Bytes of the scales, without the filling behind them.
+    pub fn memory(&self) -> u64 {
+        let groups = self.terms.groups.as_ref();
+        let numbers = groups.map_or(0, |g| g.scale.len() + g.min.len());
+        let filling = groups.map_or(0, |g| LANES * (1 + usize::from(!g.min.is_empty())));
+        (numbers - filling + self.row.len() + self.columns.len()) as u64 * FLOAT
     }
 
     /// Panics if a product of this shape makes no sense.
