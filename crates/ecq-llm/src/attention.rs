@@ -23,6 +23,13 @@ impl Cache {
         Self { head, kv_heads, positions, len: 0, keys: make(), values: make() }
     }
 
+    /// Bytes of a cache for so many positions.
+    pub(crate) fn memory(config: &Config, positions: usize) -> u64 {
+        let Config { head, kv_heads, layers, .. } = *config;
+        let factors = [positions, head, kv_heads, layers, 2 * size_of::<f32>()];
+        factors.into_iter().fold(1, |bytes, n| bytes.saturating_mul(n as u64))
+    }
+
     /// Positions that are filled.
     pub fn len(&self) -> usize {
         self.len

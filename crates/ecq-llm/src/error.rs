@@ -38,6 +38,17 @@ pub enum Error {
         /// What is missing or wrong.
         why: String,
     },
+    /// The model cannot be converted.
+    #[error(transparent)]
+    Convert(#[from] ecq_convert::Error),
+    /// A file of a model cannot be read, or none be written among the converted models.
+    #[error("{path}: {why}; converted models are kept in the folder that ECQ_CACHE names", path = path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system says.
+        why: String,
+    },
     /// What was asked for cannot be done.
     #[error("{what}: expected {expected}, got {got}")]
     Argument {

@@ -15,22 +15,27 @@
 
 mod attention;
 pub mod chat;
+mod choice;
 pub mod config;
 mod description;
 mod error;
+mod file;
 mod math;
 mod model;
 mod names;
 mod network;
 mod options;
 mod sampling;
+pub mod source;
 mod tokenizer;
 mod weights;
 
 pub use attention::Cache;
+pub use choice::{Choice, Sizes};
 pub use config::Config;
 pub use ecq_cpu::Precision;
 pub use error::{Error, Result};
+pub use file::ModelFile;
 pub use model::{Generate, Model};
 pub use options::{Decode, Device, Options};
 pub use sampling::{Sampler, Sampling, most_likely};

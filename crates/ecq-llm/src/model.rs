@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use ecq_format::{Limits, Reader};
+use ecq_format::Reader;
 use self_cell::self_cell;
 
 use crate::attention::Cache;
+use crate::choice::Choice;
 use crate::config::Config;
-use crate::description::Description;
 use crate::error::{Error, Result};
+use crate::file::{ModelFile, check_context};
 use crate::network::Network;
 use crate::options::Options;
 use crate::sampling::{Sampler, Sampling};
@@ -27,22 +28,31 @@ pub struct Model {
     loaded: Loaded,
     config: Config,
     tokenizer: Tokenizer,
+    choice: Choice,
 }
 
 impl Model {
-    /// Opens a `.ecq` file that was converted from GGUF or from a Hugging Face folder. Weights stay in the file, which is mapped.
-    ///
-    /// Errors: [`Error::Format`] and [`Error::Metadata`] for damage, [`Error::Model`] for an architecture that is not run,
-    /// [`Error::Tokenizer`].
+    /// Opens a `.ecq` file and loads it: [`ModelFile::open`] and [`Self::load`] at once.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
-        let reader = Reader::open(path, Limits::default())?;
-        let description = Description::of(&reader)?;
-        let config = Config::new(path, &description)?;
-        let tokenizer = Tokenizer::new(path, &description)?;
+        Self::load(ModelFile::open(path)?, options)
+    }
+
+    /// Makes a model ready to run. Coded weights stay in the file, which is mapped.
+    ///
+    /// Errors: [`Error::Argument`] for options that do not fit, [`Error::Format`] for damage, [`Error::Model`] for tensors that
+    /// are missing or of another shape.
+    pub fn load(file: ModelFile, options: Options) -> Result<Self> {
+        let choice = file.sizes(options.positions).choose(&options)?;
+        let ModelFile { reader, config, tokenizer } = file;
         let loaded = Loaded::try_new(reader, |reader| {
-            Network::load(reader, &config, options.precision, options.decode)
+            Network::load(reader, &config, options.precision, choice.decode)
         })?;
-        Ok(Self { loaded, config, tokenizer })
+        Ok(Self { loaded, config, tokenizer, choice })
+    }
+
+    /// What it runs on, and how.
+    pub fn choice(&self) -> Choice {
+        self.choice
     }
 
     /// Its shape.
@@ -57,13 +67,7 @@ impl Model {
 
     /// A cache for so many positions. Error: [`Error::Argument`] for none, or more than the model was trained for.
     pub fn cache(&self, positions: usize) -> Result<Cache> {
-        if positions == 0 || positions > self.config.context {
-            return Err(Error::Argument {
-                what: "the context",
-                expected: format!("1 to {} tokens, for which the model was trained", self.config.context),
-                got: positions.to_string(),
-            });
-        }
+        check_context(&self.config, positions)?;
         Ok(self.network().cache(positions))
     }
 

@@ -26,8 +26,29 @@ pub enum Decode {
     Prefetch,
     /// Decoded and kept until memory is needed for others. For GPUs.
     Lru,
-    /// What is fastest within the memory that there may be.
+    /// What is fastest within the memory that there may be; where that is not said, what takes least.
     Auto,
+}
+
+impl Decode {
+    /// All that a device has, but for [`Self::Auto`].
+    pub fn of(device: Device) -> &'static [Self] {
+        match device {
+            Device::Cpu => &[Self::Fused, Self::Cached],
+            Device::Gpu | Device::Auto => &[Self::Fused, Self::Cached, Self::Prefetch, Self::Lru],
+        }
+    }
+
+    /// Lower-case name: "fused", "cached", "prefetch", "lru", "auto".
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fused => "fused",
+            Self::Cached => "cached",
+            Self::Prefetch => "prefetch",
+            Self::Lru => "lru",
+            Self::Auto => "auto",
+        }
+    }
 }
 
 /// How a model is run.

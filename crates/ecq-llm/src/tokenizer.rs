@@ -74,6 +74,13 @@ impl Tokenizer {
         self.ends.contains(&token)
     }
 
+    /// The first token that has another name in another tokenizer, or none, with both names.
+    pub fn differs(&self, other: &Self) -> Option<(u32, [Option<String>; 2])> {
+        let [own, its] = [self, other].map(|tokenizer| tokenizer.inner.get_vocab_size(true) as u32);
+        let names = |token| [self, other].map(|tokenizer| tokenizer.inner.id_to_token(token));
+        (0..own.max(its)).map(|token| (token, names(token))).find(|(_, [own, its])| own != its)
+    }
+
     /// The template for chats, if there is one.
     pub fn template(&self) -> Option<&str> {
         self.template.as_deref()
