@@ -42,7 +42,19 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("ecq-gpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-convert", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-llm", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-convert"]),
-    ("ecq-cli", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-convert", "ecq-llm"]),
+    (
+        "ecq-cli",
+        &[
+            "rans-core",
+            "prefix-core",
+            "ecq-format",
+            "ecq-quant",
+            "ecq-cpu",
+            "ecq-gpu",
+            "ecq-convert",
+            "ecq-llm",
+        ],
+    ),
 ];
 
 /// The lock file of the example with CubeCL's device.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use ecq_convert::rates::Choice;
 
+use crate::model::args::{Bench, Generate, Perplexity};
 use crate::report::memory::Memory;
 
 /// Models at their entropy: smaller at equal quality, or exactly as they were.
@@ -80,86 +81,26 @@ pub enum Command {
     Generate(Generate),
     /// Measure how well a language model foresees a text
     Perplexity(Perplexity),
-}
-
-/// How a model is run.
-#[derive(clap::Args)]
-pub struct Run {
-    /// An .ecq file converted from GGUF or a Hugging Face folder
-    pub model: PathBuf,
-    /// Keep weights coded, or decode them once to plain integers: more memory
-    #[arg(long, default_value = "fused")]
-    pub decode: DecodeName,
-    /// Vectors in products: rounded to 8 bits, or as they are
-    #[arg(long, default_value = "int8")]
-    pub precision: PrecisionName,
-}
-
-#[derive(clap::Args)]
-pub struct Generate {
-    #[command(flatten)]
-    pub run: Run,
-    /// Text to continue
-    #[arg(long)]
-    pub prompt: String,
-    /// The prompt is a message to an assistant, put into the model's template for chats
-    #[arg(long)]
-    pub chat: bool,
-    /// Most tokens to make
-    #[arg(long, default_value_t = 256, value_name = "N")]
-    pub max_tokens: u32,
-    /// Of the random numbers that tokens are drawn by
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub seed: u64,
-    /// 0 takes the most likely token each time, 1 draws tokens as likely as the model says
-    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = not_negative)]
-    pub temperature: f32,
-    /// Draw from so many of the most likely tokens; 0 for all
-    #[arg(long, default_value_t = 40, value_name = "N")]
-    pub top_k: u32,
-    /// Draw from the most likely tokens that together have this probability
-    #[arg(long, default_value_t = 0.95, value_name = "P", value_parser = probability)]
-    pub top_p: f32,
-}
-
-#[derive(clap::Args)]
-pub struct Perplexity {
-    #[command(flatten)]
-    pub run: Run,
-    /// The text, in UTF-8
-    #[arg(long, value_name = "FILE")]
-    pub text: PathBuf,
-    /// Tokens that the model sees together
-    #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
-    pub context: u32,
-    /// Only the first tokens of the text
-    #[arg(long, value_name = "N")]
-    pub tokens: Option<u64>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DecodeName {
-    Fused,
-    Cached,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionName {
-    Int8,
-    F32,
-}
-
-fn not_negative(text: &str) -> Result<f32, String> {
-    let number: Option<f32> = text.parse().ok();
-    number.filter(|n| *n >= 0.0 && n.is_finite()).ok_or_else(|| "expected a number, 0 or more".into())
-}
-
-fn probability(text: &str) -> Result<f32, String> {
-    let number: Option<f32> = text.parse().ok();
-    number.filter(|n| *n > 0.0 && *n <= 1.0).ok_or_else(|| "expected a number above 0, at most 1".into())
+    /// Measure how fast a language model runs, and in how much memory, with each strategy for its weights
+    ///
+    /// Every run is a process of its own, and passes a prompt and generates tokens, the most likely one each time. Medians of several
+    /// runs. The file itself is in the system's cache after the first one.
+    ///
+    /// Columns:
+    ///   load       seconds until the model is ready to run
+    ///   first      seconds from opening the file until the first token, the prompt included
+    ///   prompt     tokens of the prompt a second
+    ///   text       tokens made a second
+    ///   planned    memory for weights and for what the model remembers of the text, as --memory counts it
+    ///   peak       the most memory that the process had at once, the file's mapped pages included
+    #[command(verbatim_doc_comment)]
+    Bench(Bench),
+    /// Show what this machine has to run models with, and what is missing
+    Doctor {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(clap::Args)]
@@ -323,10 +264,11 @@ fn rule(text: &str) -> Result<(String, Choice), String> {
 }
 
 /// Bytes: a number, and a unit of a thousand or 1,024.
-fn size(text: &str) -> Result<u64, String> {
+pub fn size(text: &str) -> Result<u64, String> {
     let wrong =
         || format!("'{text}' is no size; expected one such as 80MB, 1.5GB, 900MiB or a number of bytes");
-    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    // a power of ten is part of the number: 1e9
+    let at = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c.is_whitespace()).len();
     let (number, unit) = text.split_at(at);
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let unit = match unit.trim().to_ascii_lowercase().as_str() {
@@ -354,7 +296,9 @@ mod tests {
         assert_eq!(size("80MB"), Ok(80_000_000));
         assert_eq!(size("1.5 GiB"), Ok(1_610_612_736));
         assert_eq!(size("4096"), Ok(4096));
-        for wrong in ["", "MB", "80XB", "-3MB", "0", "1.2.3MB", "1e30"] {
+        assert_eq!(size("1e9"), Ok(1_000_000_000));
+        assert_eq!(size("1.5e3 MB"), Ok(1_500_000_000));
+        for wrong in ["", "MB", "80XB", "-3MB", "0", "1.2.3MB", "1e30", "inf", "nan", "infMB", "e9"] {
             assert!(size(wrong).unwrap_err().contains("expected"), "{wrong}");
         }
     }

@@ -2,7 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod args;
-mod generate;
+mod doctor;
+mod model;
 mod output;
 mod progress;
 mod report;

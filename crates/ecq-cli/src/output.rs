@@ -20,7 +20,7 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 }
 
 /// Megabytes (10^6), as disks and downloads count.
-fn mb(bytes: u64) -> String {
+pub fn mb(bytes: u64) -> String {
     if bytes < 100_000 {
         format!("{:.1} kB", bytes as f64 / 1e3)
     } else {

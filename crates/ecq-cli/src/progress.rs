@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -9,26 +10,41 @@ pub struct Bar {
     bar: Mutex<ProgressBar>,
     quiet: bool,
     stop: Arc<AtomicBool>,
+    leaves_nothing: Arc<AtomicBool>,
 }
+
+/// Time in which work that was asked to stop can do so by itself.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 impl Bar {
     pub fn new(quiet: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let asked = Arc::clone(&stop);
+        let leaves_nothing = Arc::new(AtomicBool::new(false));
+        let (asked, nothing) = (Arc::clone(&stop), Arc::clone(&leaves_nothing));
         // the first Ctrl-C lets the work remove its temporary file, the second ends the process at once
         let set = ctrlc::set_handler(move || {
             if asked.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
+            if nothing.load(Ordering::Relaxed) {
+                std::thread::sleep(PATIENCE);
+                eprintln!("ecq: stopped");
+                std::process::exit(1);
+            }
         });
         if let Err(e) = set {
             tracing::warn!("Ctrl-C will leave a temporary file behind: {e}");
         }
-        Self { bar: Mutex::new(ProgressBar::hidden()), quiet, stop }
+        Self { bar: Mutex::new(ProgressBar::hidden()), quiet, stop, leaves_nothing }
     }
 
     fn bar(&self) -> std::sync::MutexGuard<'_, ProgressBar> {
         self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// From here on there is nothing to remove: if the work does not soon stop by itself, the process ends.
+    pub fn leaves_nothing(&self) {
+        self.leaves_nothing.store(true, Ordering::Relaxed);
     }
 
     pub fn finish(&self) {

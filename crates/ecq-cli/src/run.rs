@@ -15,7 +15,8 @@ use ecq_quant::scheme::BITS;
 use ecq_quant::{Prediction, Scheme};
 
 use crate::args::{self, Args, Command, PredictorName, SchemeName, TableName};
-use crate::generate;
+use crate::doctor;
+use crate::model;
 use crate::output;
 use crate::progress::Bar;
 use crate::report;
@@ -70,8 +71,10 @@ pub fn run(args: Args) -> Result<()> {
             }
         }
         Command::Analyze(analyze) => report::run(&analyze, &bar),
-        Command::Generate(text) => generate::generate(&text, &bar, args.quiet),
-        Command::Perplexity(args) => generate::perplexity(&args, &bar),
+        Command::Generate(generate) => model::generate::generate(&generate, &bar, args.quiet),
+        Command::Perplexity(perplexity) => model::perplexity::perplexity(&perplexity, &bar, args.quiet),
+        Command::Bench(bench) => model::bench::bench(&bench, &bar, args.quiet),
+        Command::Doctor { json } => doctor::doctor(json),
     }
 }
 

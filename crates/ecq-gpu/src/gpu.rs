@@ -13,6 +13,19 @@ pub fn useful_features() -> Features {
     Features::SUBGROUP | Features::SHADER_F16 | timestamps
 }
 
+/// All adapters that there are, those that compute on the CPU among them; none without a driver.
+pub fn adapters() -> Vec<Adapter> {
+    pollster::block_on(all())
+}
+
+async fn all() -> Vec<Adapter> {
+    let instance = Instance::new(InstanceDescriptor {
+        backends: Backends::PRIMARY,
+        ..InstanceDescriptor::new_without_display_handle()
+    });
+    instance.enumerate_adapters(Backends::PRIMARY).await
+}
+
 /// An adapter with its device and queue.
 pub struct Gpu {
     /// The adapter.
@@ -33,11 +46,7 @@ impl Gpu {
 
     /// [`Self::open`] for callers that wait otherwise.
     pub async fn open_async(name: Option<&str>) -> Result<Self> {
-        let instance = Instance::new(InstanceDescriptor {
-            backends: Backends::PRIMARY,
-            ..InstanceDescriptor::new_without_display_handle()
-        });
-        let adapters = instance.enumerate_adapters(Backends::PRIMARY).await;
+        let adapters = all().await;
         let names: Vec<_> = adapters.iter().map(|a| a.get_info().name).collect();
         let wanted = |adapter: &Adapter| {
             let own = adapter.get_info().name.to_lowercase();

@@ -58,12 +58,14 @@ impl Sizes {
                 Some(coded) if record.shape.len() > 1 => {
                     let scales = memory::matrix(coded);
                     let fused = stored.saturating_add(scales);
-                    let cached = memory::packed(coded).unwrap_or(fused);
+                    let packed = memory::packed(coded);
                     match (record.name == table, twice) {
-                        (false, _) => (fused, cached),
-                        // rows of embeddings are taken from the coded form
+                        (false, _) => (fused, packed.unwrap_or(fused)),
+                        // rows of embeddings are taken from the coded form, which two can share
                         (true, false) => (fused, fused),
-                        (true, true) => (fused.saturating_add(scales), fused.saturating_add(cached)),
+                        (true, true) => {
+                            [scales, packed.unwrap_or(scales)].map(|n| fused.saturating_add(n)).into()
+                        }
                     }
                 }
                 _ => [numbers.saturating_mul(1 + u64::from(twice)); 2].into(),

@@ -5,6 +5,7 @@ mod analyze;
 mod convert;
 mod edges;
 mod interrupt;
+mod model;
 mod recode;
 mod refusals;
 

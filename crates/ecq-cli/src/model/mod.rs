@@ -1,0 +1,71 @@
+//! `ecq generate`, `perplexity` and `bench`: models that run.
+
+pub mod args;
+pub mod bench;
+pub mod generate;
+mod peak;
+pub mod perplexity;
+
+use std::path::Path;
+
+use anyhow::Result;
+use ecq_llm::{Choice, Device, Model, ModelFile, Options, source};
+
+use crate::output;
+use crate::progress::Bar;
+use args::Run;
+
+/// Runs on a thread of rayon's pool: a product then wakes nobody up but those that help with it.
+fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    rayon::scope(|_| run())
+}
+
+/// Opens a model's file; one that is not converted yet is. Says where that file is.
+fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
+    let file = if source::is_source(path) {
+        let found = source::converted(path, &source::folder()?, bar)?;
+        bar.finish();
+        if found.fresh && !quiet {
+            eprintln!("converted without loss into {}, which is used from now on", found.path.display());
+        }
+        ModelFile::open(&found.path)
+    } else {
+        ModelFile::open(path)
+    };
+    // nothing is left on disk from here on
+    bar.leaves_nothing();
+    Ok(file?)
+}
+
+fn options(run: &Run, positions: usize) -> Options {
+    Options {
+        device: run.device.into(),
+        decode: run.decode.into(),
+        precision: run.precision.into(),
+        memory: run.memory,
+        positions,
+    }
+}
+
+/// Loads a model, and says how it will run.
+fn load(file: ModelFile, run: &Run, positions: usize, quiet: bool) -> Result<Model> {
+    let model = Model::load(file, options(run, positions))?;
+    if !quiet {
+        eprintln!("{}", described(&model.choice()));
+    }
+    Ok(model)
+}
+
+fn described(choice: &Choice) -> String {
+    format!("on {}; weights {}: {}", device(choice), choice.decode.name(), output::mb(choice.bytes))
+}
+
+fn device(choice: &Choice) -> String {
+    match choice.device {
+        Device::Gpu => "a GPU".to_owned(),
+        _ => match rayon::current_num_threads() {
+            1 => "the CPU, 1 thread".to_owned(),
+            threads => format!("the CPU, {threads} threads"),
+        },
+    }
+}

@@ -1,0 +1,310 @@
+//! `ecq perplexity`: how well a model foresees a text, and how far it is from another.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use ecq_convert::Progress;
+use ecq_llm::{Cache, Model, ModelFile, most_likely};
+use serde::Serialize;
+
+use super::args::Perplexity;
+use super::peak::peak;
+use crate::output;
+use crate::progress::Bar;
+
+/// Tokens of which the logits of another model are held at a time.
+const PIECE: usize = 128;
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+struct Measured {
+    perplexity: f64,
+    standard_error: f64,
+    tokens: usize,
+    context: usize,
+    device: String,
+    decode: &'static str,
+    tokens_per_second: f64,
+    /// Bytes; `None` where the system does not tell.
+    peak_memory: Option<u64>,
+    against: Option<Compared>,
+}
+
+/// Beside another model, over the same tokens.
+#[derive(Debug, Serialize)]
+struct Compared {
+    model: String,
+    perplexity: f64,
+    standard_error: f64,
+    /// Mean nats by which the model's probabilities are from the other's.
+    kl_divergence: f64,
+    kl_standard_error: f64,
+    /// Share of tokens behind which both have the same most likely one.
+    top1_agreement: f64,
+}
+
+/// Measures in windows of `--context` tokens, each token but the first of a window.
+pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
+    let text = read(&args.text)?;
+    let quiet = quiet || args.json;
+    let file = super::open(&args.run.model, bar, quiet)?;
+    let other = args.against.as_deref().map(|path| super::open(path, bar, quiet)).transpose()?;
+    let mut tokens = file.tokenizer().encode(&text)?;
+    if let (Some(path), Some(other)) = (&args.against, &other) {
+        alike(&args.run.model, &file, path, other)?;
+        ensure!(
+            other.tokenizer().encode(&text)? == tokens,
+            "{} and {} take {} apart in different ways",
+            args.run.model.display(),
+            path.display(),
+            args.text.display()
+        );
+    }
+    tokens.truncate(args.tokens.unwrap_or(u64::MAX).try_into().unwrap_or(usize::MAX));
+    ensure!(
+        tokens.len() > 1,
+        "{}: expected at least two tokens, found {}",
+        args.text.display(),
+        tokens.len()
+    );
+    // a short text needs no room for a long one
+    let context = (args.context as usize).min(tokens.len());
+    for file in [Some(&file), other.as_ref()].into_iter().flatten() {
+        file.check_context(args.context as usize)?;
+        file.sizes(context).choose(&super::options(&args.run, context))?;
+    }
+    let measured = super::in_pool(|| {
+        let model = super::load(file, &args.run, context, quiet)?;
+        let other = other.map(|other| super::load(other, &args.run, context, quiet)).transpose()?;
+        bar.begin("perplexity", tokens.len() as u64);
+        let mut run = Sums { model: &model, other: other.as_ref(), found: Found::default() };
+        run.all(&tokens, context, bar)?;
+        bar.finish();
+        Ok(measured(args, &model, run.found))
+    })?;
+    if args.json { output::json(&measured) } else { print(&measured) }
+}
+
+fn read(path: &Path) -> Result<String> {
+    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    String::from_utf8(text).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        anyhow::anyhow!("{}: expected UTF-8, byte {at} is none", path.display())
+    })
+}
+
+/// Error unless both models speak of the same tokens.
+fn alike(path: &Path, file: &ModelFile, other_path: &Path, other: &ModelFile) -> Result<()> {
+    let [own, its] = [file, other].map(|file| file.config().vocabulary);
+    let [path, other_path] = [path.display(), other_path.display()];
+    ensure!(
+        own == its,
+        "{path} has {own} tokens and {other_path} {its}: they can only be compared with one vocabulary"
+    );
+    if let Some((token, names)) = file.tokenizer().differs(other.tokenizer()) {
+        let [own, its] = names.map(|name| name.map_or("none".into(), |name| format!("{name:?}")));
+        bail!(
+            "token {token} is {own} in {path} and {its} in {other_path}: they can only be compared with one tokenizer"
+        );
+    }
+    Ok(())
+}
+
+/// A sum for a mean and its standard error.
+#[derive(Default)]
+struct Mean {
+    count: f64,
+    mean: f64,
+    squares: f64,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        // Welford's way, which does not cancel
+        self.count += 1.0;
+        let off = value - self.mean;
+        self.mean += off / self.count;
+        self.squares += off * (value - self.mean);
+    }
+
+    fn error(&self) -> f64 {
+        (self.squares / (self.count - 1.0).max(1.0) / self.count).sqrt()
+    }
+
+    /// The perplexity of a mean surprise, and its standard error.
+    fn perplexity(&self) -> (f64, f64) {
+        (self.mean.exp(), self.mean.exp() * self.error())
+    }
+}
+
+#[derive(Default)]
+struct Found {
+    surprise: Mean,
+    other_surprise: Mean,
+    divergence: Mean,
+    same: usize,
+    time: Duration,
+    tokens: usize,
+}
+
+struct Sums<'a> {
+    model: &'a Model,
+    other: Option<&'a Model>,
+    found: Found,
+}
+
+impl Sums<'_> {
+    fn all(&mut self, tokens: &[u32], context: usize, bar: &Bar) -> Result<()> {
+        let mut cache = self.model.cache(context)?;
+        let mut other = self.other.map(|other| other.cache(context)).transpose()?;
+        for window in tokens.chunks(context).filter(|window| window.len() > 1) {
+            cache.truncate(0);
+            other.iter_mut().for_each(|cache| cache.truncate(0));
+            // logits behind the last token say nothing of the window
+            let (seen, next) = (&window[..window.len() - 1], &window[1..]);
+            for (seen, next) in seen.chunks(PIECE).zip(next.chunks(PIECE)) {
+                if bar.cancelled() {
+                    bail!("stopped");
+                }
+                self.piece(seen, next, &mut cache, other.as_mut())?;
+                bar.advance(seen.len() as u64);
+            }
+            bar.advance(1);
+        }
+        Ok(())
+    }
+
+    fn piece(
+        &mut self,
+        seen: &[u32],
+        next: &[u32],
+        cache: &mut Cache,
+        other_cache: Option<&mut Cache>,
+    ) -> Result<()> {
+        let found = &mut self.found;
+        let mut reference = Vec::new();
+        if let (Some(other), Some(cache)) = (self.other, other_cache) {
+            other.logits(seen, cache, |logits| reference.push(logits.to_vec()))?;
+        }
+        let (mut at, start) = (0, Instant::now());
+        self.model.logits(seen, cache, |logits| {
+            let own = Logits::new(logits);
+            found.surprise.add(own.surprise(next[at]));
+            if let Some(reference) = reference.get(at) {
+                let reference = Logits::new(reference);
+                found.other_surprise.add(reference.surprise(next[at]));
+                found.divergence.add(reference.divergence(&own));
+                found.same += usize::from(most_likely(reference.all) == most_likely(own.all));
+            }
+            at += 1;
+        })?;
+        found.time += start.elapsed();
+        found.tokens += seen.len();
+        Ok(())
+    }
+}
+
+/// Logits, and the logarithm of the sum of their exponentials.
+struct Logits<'a> {
+    all: &'a [f32],
+    sum: f64,
+}
+
+impl<'a> Logits<'a> {
+    fn new(all: &'a [f32]) -> Self {
+        let most = f64::from(all.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+        let sum: f64 = all.iter().map(|&l| (f64::from(l) - most).exp()).sum();
+        Self { all, sum: most + sum.ln() }
+    }
+
+    /// Nats that a token was unexpected by.
+    fn surprise(&self, token: u32) -> f64 {
+        self.sum - f64::from(self.all[token as usize])
+    }
+
+    /// Mean nats by which a token of these probabilities is more unexpected to the other.
+    fn divergence(&self, other: &Logits<'_>) -> f64 {
+        let pairs = self.all.iter().zip(other.all);
+        let terms = pairs.map(|(&a, &b)| {
+            let (a, b) = (f64::from(a) - self.sum, f64::from(b) - other.sum);
+            a.exp() * (a - b)
+        });
+        terms.sum()
+    }
+}
+
+fn measured(args: &Perplexity, model: &Model, found: Found) -> Measured {
+    let (perplexity, standard_error) = found.surprise.perplexity();
+    let against = args.against.as_deref().map(|path| {
+        let (perplexity, standard_error) = found.other_surprise.perplexity();
+        Compared {
+            model: path.display().to_string(),
+            perplexity,
+            standard_error,
+            kl_divergence: found.divergence.mean,
+            kl_standard_error: found.divergence.error(),
+            top1_agreement: found.same as f64 / found.divergence.count,
+        }
+    });
+    Measured {
+        perplexity,
+        standard_error,
+        tokens: found.tokens,
+        context: args.context as usize,
+        device: super::device(&model.choice()),
+        decode: model.choice().decode.name(),
+        tokens_per_second: found.tokens as f64 / found.time.as_secs_f64(),
+        peak_memory: peak(),
+        against,
+    }
+}
+
+fn print(measured: &Measured) -> Result<()> {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    let Measured { perplexity, standard_error, tokens, context, .. } = measured;
+    writeln!(
+        out,
+        "perplexity {perplexity:.3} ± {standard_error:.3} over {tokens} tokens, context {context}; {:.1} tokens a second, \
+         peak memory {}",
+        measured.tokens_per_second,
+        measured.peak_memory.map_or("unknown".into(), output::mb),
+    )?;
+    if let Some(against) = &measured.against {
+        let Compared { model, perplexity, standard_error, .. } = against;
+        writeln!(out, "{model}: perplexity {perplexity:.3} ± {standard_error:.3}")?;
+        writeln!(
+            out,
+            "KL divergence from it {:.6} ± {:.6} nats; the same most likely token behind {:.2} % of them",
+            against.kl_divergence,
+            against.kl_standard_error,
+            100.0 * against.top1_agreement
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_have_errors() {
+        let mut mean = Mean::default();
+        [1.0, 2.0, 3.0, 6.0].into_iter().for_each(|value| mean.add(value));
+        // variance 14/3
+        assert!((mean.mean - 3.0).abs() < 1e-12 && (mean.error() - (14.0f64 / 12.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn divergence_is_of_probabilities() {
+        let logits = |p: [f32; 3]| p.map(|p| p.ln() + 5.0);
+        let (p, q) = (logits([0.5, 0.25, 0.25]), logits([0.25, 0.25, 0.5]));
+        let (p, q) = (Logits::new(&p), Logits::new(&q));
+        let expected = 0.5 * 2f64.ln() - 0.25 * 2f64.ln();
+        assert!((p.divergence(&q) - expected).abs() < 1e-6);
+        assert!(p.divergence(&p).abs() < 1e-12);
+        assert!((p.surprise(0) - 2f64.ln()).abs() < 1e-6);
+    }
+}
