@@ -88,7 +88,6 @@ fn name(path: &Path, source: &Source) -> Result<OsString> {
         hash.update(bytes);
     };
     add(&ecq_format::VERSION.to_le_bytes());
-    add(env!("CARGO_PKG_VERSION").as_bytes());
     add(real.as_os_str().as_encoded_bytes());
     let files = source.files().iter().map(|file| &file.path);
     for file in files.chain(source.companions().iter().map(|file| &file.path)) {

@@ -22,8 +22,10 @@ pub struct Adapter {
     half_precision: bool,
     timestamps: bool,
     limits: Limits,
-    /// Which kernels products get, or why there are none.
-    kernels: Result<&'static str, String>,
+    /// Which kernels products get.
+    kernels: Option<&'static str>,
+    /// Why there are none.
+    problem: Option<String>,
     /// Size of subgroups that was found by running a kernel.
     subgroup_size: Option<u32>,
     strategies: &'static [&'static str],
@@ -75,10 +77,11 @@ fn find(adapter: wgpu::Adapter) -> Adapter {
         },
         strategies: if lanes.is_ok() { &["fused", "cached", "prefetch", "lru"] } else { &[] },
         kernels: match lanes {
-            Ok(Lanes::Subgroups(_)) => Ok("with subgroups"),
-            Ok(Lanes::Barriers) => Ok("with barriers"),
-            Err(error) => Err(error.to_string()),
+            Ok(Lanes::Subgroups(_)) => Some("with subgroups"),
+            Ok(Lanes::Barriers) => Some("with barriers"),
+            Err(_) => None,
         },
+        problem: lanes.err().map(|error| clean(&error.to_string(), 200)),
     }
 }
 
@@ -96,8 +99,8 @@ pub fn advice(adapters: &[Adapter]) -> Vec<String> {
     if adapters.iter().all(|adapter| adapter.is_cpu) {
         advice.push(format!("{drivers}. Models run on the CPU without one"));
     }
-    for Adapter { name, kernels, .. } in adapters {
-        if let Err(why) = kernels {
+    for Adapter { name, problem, .. } in adapters {
+        if let Some(why) = problem {
             advice.push(format!("{name} cannot be used: {why}; a newer driver may help"));
         }
     }
@@ -118,14 +121,14 @@ pub fn print(adapters: &[Adapter], out: &mut impl Write) -> Result<()> {
             )?;
         }
         let [least, most] = adapter.subgroup_sizes;
-        match (adapter.subgroup_size, &adapter.kernels) {
+        match (adapter.subgroup_size, &adapter.problem) {
             (Some(size), _) => {
-                writeln!(out, "  subgroups      of {size} ({least} to {most}): the fastest kernels")?
+                writeln!(out, "  subgroups      of {size} ({least} to {most}): the fastest kernels")?;
             }
-            (None, Ok(_)) => {
-                writeln!(out, "  subgroups      none that can be relied on: kernels with barriers, slower")?
+            (None, Some(why)) => writeln!(out, "  kernels        none: {why}")?,
+            (None, None) => {
+                writeln!(out, "  subgroups      none that can be relied on: kernels with barriers, slower")?;
             }
-            (None, Err(why)) => writeln!(out, "  kernels        none: {}", clean(why, 200))?,
         }
         let yes = |has| if has { "yes" } else { "no" };
         writeln!(out, "  half precision {}: vectors of f16", yes(adapter.half_precision))?;

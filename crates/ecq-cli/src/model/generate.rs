@@ -20,8 +20,9 @@ pub fn generate(args: &Generate, bar: &Bar, quiet: bool) -> Result<()> {
     let file = super::open(&args.run.model, bar, quiet)?;
     let tokens = tokens(args, &file)?;
     let room = room(args, &file, tokens.len())?;
-    let (loaded, made) = super::in_pool(|| {
-        let model = super::load(file, &args.run, room, quiet)?;
+    let options = super::options(&args.run, room);
+    let (loaded, made) = super::in_pool(bar, || {
+        let model = super::load(file, options, quiet)?;
         Ok((begun.elapsed(), print(args, &model, &tokens, room, bar)?))
     })?;
     if !quiet {

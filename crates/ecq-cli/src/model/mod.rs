@@ -15,26 +15,24 @@ use crate::output;
 use crate::progress::Bar;
 use args::Run;
 
-/// Runs on a thread of rayon's pool: a product then wakes nobody up but those that help with it.
-fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+/// Loads models and runs them, on a thread of rayon's pool: a product then wakes nobody up but those that help with it.
+/// Nothing is left on disk from here on.
+fn in_pool<T: Send>(bar: &Bar, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    bar.leaves_nothing();
     rayon::scope(|_| run())
 }
 
 /// Opens a model's file; one that is not converted yet is. Says where that file is.
 fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
-    let file = if source::is_source(path) {
-        let found = source::converted(path, &source::folder()?, bar)?;
-        bar.finish();
-        if found.fresh && !quiet {
-            eprintln!("converted without loss into {}, which is used from now on", found.path.display());
-        }
-        ModelFile::open(&found.path)
-    } else {
-        ModelFile::open(path)
-    };
-    // nothing is left on disk from here on
-    bar.leaves_nothing();
-    Ok(file?)
+    if !source::is_source(path) {
+        return Ok(ModelFile::open(path)?);
+    }
+    let found = source::converted(path, &source::folder()?, bar)?;
+    bar.finish();
+    if found.fresh && !quiet {
+        eprintln!("converted without loss into {}, which is used from now on", found.path.display());
+    }
+    Ok(ModelFile::open(&found.path)?)
 }
 
 fn options(run: &Run, positions: usize) -> Options {
@@ -48,8 +46,8 @@ fn options(run: &Run, positions: usize) -> Options {
 }
 
 /// Loads a model, and says how it will run.
-fn load(file: ModelFile, run: &Run, positions: usize, quiet: bool) -> Result<Model> {
-    let model = Model::load(file, options(run, positions))?;
+fn load(file: ModelFile, options: Options, quiet: bool) -> Result<Model> {
+    let model = Model::load(file, options)?;
     if !quiet {
         eprintln!("{}", described(&model.choice()));
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ecq_convert::Progress;
-use ecq_llm::{Cache, Model, ModelFile, most_likely};
+use ecq_llm::{Cache, Model, ModelFile, Options, most_likely};
 use serde::Serialize;
 
 use super::args::Perplexity;
@@ -70,18 +70,24 @@ pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
     );
     // a short text needs no room for a long one
     let context = (args.context as usize).min(tokens.len());
-    for file in [Some(&file), other.as_ref()].into_iter().flatten() {
+    let mut options = super::options(&args.run, context);
+    let mut files = Vec::new();
+    for file in [Some(file), other].into_iter().flatten() {
         file.check_context(args.context as usize)?;
-        file.sizes(context).choose(&super::options(&args.run, context))?;
+        let choice = file.sizes(context).choose(&options)?;
+        files.push((file, Options { decode: choice.decode, ..options }));
+        // what the first one leaves is for the second
+        options.memory = options.memory.map(|memory| memory.saturating_sub(choice.bytes));
     }
-    let measured = super::in_pool(|| {
-        let model = super::load(file, &args.run, context, quiet)?;
-        let other = other.map(|other| super::load(other, &args.run, context, quiet)).transpose()?;
+    let measured = super::in_pool(bar, || {
+        let models = files.into_iter().map(|(file, options)| super::load(file, options, quiet));
+        let models = models.collect::<Result<Vec<_>>>()?;
+        let Some(model) = models.first() else { bail!("no model") };
         bar.begin("perplexity", tokens.len() as u64);
-        let mut run = Sums { model: &model, other: other.as_ref(), found: Found::default() };
+        let mut run = Sums { model, other: models.get(1), found: Found::default() };
         run.all(&tokens, context, bar)?;
         bar.finish();
-        Ok(measured(args, &model, run.found))
+        Ok(measured(args, model, run.found))
     })?;
     if args.json { output::json(&measured) } else { print(&measured) }
 }

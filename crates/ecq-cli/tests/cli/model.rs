@@ -92,6 +92,12 @@ fn memory_decides_the_strategy_or_is_too_little() {
         );
     }
     refused(&folder, &["bench", &file, "--memory", "1kB"], &["the memory: expected at least"]);
+    // two models share it
+    let [both, less] = [2 * fused, 2 * fused - 1].map(|bytes| bytes.to_string());
+    let beside = [&run[..], &[&both, "--decode", "fused", "--against", &file]].concat();
+    prints(&folder, &beside);
+    let beside = [&run[..], &[&less, "--decode", "fused", "--against", &file]].concat();
+    refused(&folder, &beside, &["the memory: expected at least", &format!("({} bytes)", fused - 1)]);
 }
 
 #[test]
@@ -286,6 +292,7 @@ fn texts_that_are_too_long_too_short_or_no_texts_are_refused() {
     let file = Model::default().convert(&folder);
     let (long, context) = ("x".repeat(CONTEXT), CONTEXT.to_string());
     refused(&folder, &["generate", &file, "--prompt", ""], &["--prompt has no token"]);
+    refused(&folder, &["generate", &file, "--prompt", "x", "--chat"], &["the chat", "a model without a template"]);
     let arguments = ["generate", &file, "--prompt", &long];
     refused(&folder, &arguments, &[&file, &format!("--prompt has {context} tokens"), &context]);
     let arguments = ["generate", &file, "--prompt", "xyz", "--max-tokens", &context];
