@@ -49,10 +49,16 @@ pub struct Config {
     pub epsilon: f32,
 }
 
+/// What `config.json` says of its kind.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(default)]
+    architectures: Vec<String>,
+}
+
 /// What is read of `config.json`.
 #[derive(Deserialize)]
 struct Json {
-    architectures: Vec<String>,
     num_hidden_layers: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -81,9 +87,13 @@ impl Config {
         let config = match description {
             Description::Gguf(values) => gguf(path, values)?,
             Description::Folder { config, .. } => {
-                let json: Json = serde_json::from_slice(config)
-                    .map_err(|e| fail("config.json", "the configuration of a model", e.to_string()))?;
-                folder(path, json)?
+                let broken = |e: serde_json::Error| {
+                    fail("config.json", "the configuration of a language model", e.to_string())
+                };
+                // first what it is: other models have other entries
+                let Kind { architectures } = serde_json::from_slice(config).map_err(broken)?;
+                let architecture = known(path, &architectures)?;
+                folder(path, architecture, serde_json::from_slice(config).map_err(broken)?)?
             }
         };
         let Config { heads, kv_heads, head, .. } = config;
@@ -148,17 +158,23 @@ fn gguf(path: &Path, values: &crate::description::Values) -> Result<Config> {
     })
 }
 
-fn folder(path: &Path, json: Json) -> Result<Config> {
+/// The architecture among those that Hugging Face calls a model by.
+fn known(path: &Path, architectures: &[String]) -> Result<&'static str> {
+    let found = ARCHITECTURES.iter().find(|(_, name)| architectures.iter().any(|a| a == name));
+    found.map(|(architecture, _)| *architecture).ok_or_else(|| Error::Model {
+        path: path.into(),
+        what: "architectures in config.json".into(),
+        expected: ARCHITECTURES.map(|(_, name)| name).join(", "),
+        got: if architectures.is_empty() { "none".into() } else { architectures.join(", ") },
+    })
+}
+
+fn folder(path: &Path, architecture: &str, json: Json) -> Result<Config> {
     let fail = |what: &str, expected: &str, got: String| Error::Model {
         path: path.into(),
         what: format!("{what} in config.json"),
         expected: expected.into(),
         got,
-    };
-    let found = ARCHITECTURES.iter().find(|(_, name)| json.architectures.iter().any(|a| a == name));
-    let Some((architecture, _)) = found else {
-        let known = ARCHITECTURES.map(|(_, name)| name).join(", ");
-        return Err(fail("architectures", &known, json.architectures.join(", ")));
     };
     if let Some(scaling) = json.rope_scaling.filter(|v| !v.is_null()) {
         return Err(fail("rope_scaling", "none", scaling.to_string()));
@@ -167,7 +183,7 @@ fn folder(path: &Path, json: Json) -> Result<Config> {
         return Err(fail("hidden_act", "silu", act));
     }
     Ok(Config {
-        architecture: (*architecture).into(),
+        architecture: architecture.into(),
         layers: json.num_hidden_layers,
         width: json.hidden_size,
         hidden: json.intermediate_size,

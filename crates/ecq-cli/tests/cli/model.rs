@@ -292,7 +292,11 @@ fn texts_that_are_too_long_too_short_or_no_texts_are_refused() {
     let file = Model::default().convert(&folder);
     let (long, context) = ("x".repeat(CONTEXT), CONTEXT.to_string());
     refused(&folder, &["generate", &file, "--prompt", ""], &["--prompt has no token"]);
-    refused(&folder, &["generate", &file, "--prompt", "x", "--chat"], &["the chat", "a model without a template"]);
+    refused(
+        &folder,
+        &["generate", &file, "--prompt", "x", "--chat"],
+        &["the chat", "a model without a template"],
+    );
     let arguments = ["generate", &file, "--prompt", &long];
     refused(&folder, &arguments, &[&file, &format!("--prompt has {context} tokens"), &context]);
     let arguments = ["generate", &file, "--prompt", "xyz", "--max-tokens", &context];

@@ -36,12 +36,15 @@ impl Model {
         let entries: Vec<_> =
             tensors.iter().map(|(n, b, s)| (n.as_str(), "BF16", &s[..], b.clone())).collect();
         write_safetensors(&at("model.safetensors"), &entries);
-        let config = json!({
+        let mut config = json!({
             "architectures": [self.architecture], "num_hidden_layers": LAYERS, "hidden_size": WIDTH,
             "intermediate_size": HIDDEN, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
             "vocab_size": self.vocabulary, "max_position_embeddings": CONTEXT, "rope_theta": 10_000.0,
-            "rms_norm_eps": 1e-5,
         });
+        // others have no such thing
+        if self.architecture == Self::default().architecture {
+            config["rms_norm_eps"] = json!(1e-5);
+        }
         std::fs::write(at("config.json"), config.to_string()).unwrap();
         std::fs::write(at("tokenizer.json"), self.tokenizer()).unwrap();
     }
