@@ -1,4 +1,4 @@
-//! Language models run from the entropy-coded weights of a `.ecq` file, on the CPU.
+//! Language models run from the entropy-coded weights of a `.ecq` file, on the CPU or a GPU.
 //!
 //! ```no_run
 //! use ecq_llm::{Model, Options, Sampling};
@@ -14,10 +14,13 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod cache;
 pub mod chat;
 pub mod config;
+mod decoder;
 mod description;
 mod error;
+pub mod gpu;
 mod math;
 mod model;
 mod names;
@@ -27,9 +30,10 @@ mod sampling;
 mod tokenizer;
 mod weights;
 
-pub use attention::Cache;
+pub use cache::Cache;
 pub use config::Config;
 pub use ecq_cpu::Precision;
+pub use ecq_gpu::Gpu;
 pub use error::{Error, Result};
 pub use model::{Generate, Model};
 pub use options::{Decode, Device, Options};

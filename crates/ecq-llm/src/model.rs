@@ -1,16 +1,18 @@
 //! A model in a file, and texts from it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::{Limits, Reader};
+use ecq_gpu::Gpu;
 use self_cell::self_cell;
 
-use crate::attention::Cache;
+use crate::cache::Cache;
 use crate::config::Config;
+use crate::decoder::Decoder;
 use crate::description::Description;
 use crate::error::{Error, Result};
-use crate::network::Network;
-use crate::options::Options;
+use crate::options::{Decode, Device, Options};
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
 
@@ -18,7 +20,7 @@ self_cell!(
     struct Loaded {
         owner: Reader,
         #[covariant]
-        dependent: Network,
+        dependent: Decoder,
     }
 );
 
@@ -27,22 +29,37 @@ pub struct Model {
     loaded: Loaded,
     config: Config,
     tokenizer: Tokenizer,
+    /// No other model has it: a cache of another's is not taken for one of this.
+    number: u64,
+    /// How weights are kept.
+    decode: Decode,
 }
 
 impl Model {
-    /// Opens a `.ecq` file that was converted from GGUF or from a Hugging Face folder. Weights stay in the file, which is mapped.
+    /// Opens a `.ecq` file that was converted from GGUF or from a Hugging Face folder. On the CPU weights stay in the file, which
+    /// is mapped; on a GPU, the fastest that there is, its memory has them, and embeddings stay in the file.
     ///
     /// Errors: [`Error::Format`] and [`Error::Metadata`] for damage, [`Error::Model`] for an architecture that is not run,
-    /// [`Error::Tokenizer`].
+    /// [`Error::Tokenizer`]; [`Error::NoGpu`] and [`Error::Gpu`] on a GPU, and [`Error::Argument`] if its weights take more memory
+    /// than they may.
     pub fn open(path: &Path, options: Options) -> Result<Self> {
+        Self::load(path, options, None)
+    }
+
+    /// Opens a file as [`Self::open`] does; if a GPU is to compute, or may, it is this one.
+    pub fn open_on(path: &Path, options: Options, gpu: &Gpu) -> Result<Self> {
+        Self::load(path, options, Some(gpu))
+    }
+
+    fn load(path: &Path, options: Options, gpu: Option<&Gpu>) -> Result<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
         let reader = Reader::open(path, Limits::default())?;
         let description = Description::of(&reader)?;
         let config = Config::new(path, &description)?;
         let tokenizer = Tokenizer::new(path, &description)?;
-        let loaded = Loaded::try_new(reader, |reader| {
-            Network::load(reader, &config, options.precision, options.decode)
-        })?;
-        Ok(Self { loaded, config, tokenizer })
+        let loaded = Loaded::try_new(reader, |reader| Decoder::load(reader, &config, &options, gpu))?;
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { loaded, config, tokenizer, number, decode: options.decode })
     }
 
     /// Its shape.
@@ -55,7 +72,37 @@ impl Model {
         &self.tokenizer
     }
 
-    /// A cache for so many positions. Error: [`Error::Argument`] for none, or more than the model was trained for.
+    /// What computes: [`Device::Cpu`] or [`Device::Gpu`].
+    pub fn device(&self) -> Device {
+        match self.decoder() {
+            Decoder::Cpu(_) => Device::Cpu,
+            Decoder::Gpu(_) => Device::Gpu,
+        }
+    }
+
+    /// Name of the GPU's adapter, if one computes.
+    pub fn adapter(&self) -> Option<&str> {
+        match self.decoder() {
+            Decoder::Cpu(_) => None,
+            Decoder::Gpu(network) => Some(network.adapter()),
+        }
+    }
+
+    /// How weights are kept.
+    pub fn decode(&self) -> Decode {
+        self.decode
+    }
+
+    /// Bytes of GPU memory that its weights take, if a GPU computes.
+    pub fn resident(&self) -> Option<u64> {
+        match self.decoder() {
+            Decoder::Cpu(_) => None,
+            Decoder::Gpu(network) => Some(network.resident()),
+        }
+    }
+
+    /// A cache for so many positions. Errors: [`Error::Argument`] for none, or more than the model was trained for;
+    /// [`Error::Gpu`] if there is no memory for it.
     pub fn cache(&self, positions: usize) -> Result<Cache> {
         if positions == 0 || positions > self.config.context {
             return Err(Error::Argument {
@@ -64,7 +111,7 @@ impl Model {
                 got: positions.to_string(),
             });
         }
-        Ok(self.network().cache(positions))
+        Ok(Cache { model: self.number, memory: self.decoder().cache(positions)? })
     }
 
     /// Calls `each` with the logits behind every token, in order; tokens come behind those of the cache.
@@ -72,7 +119,7 @@ impl Model {
     /// Errors: [`Error::Argument`] for tokens that the vocabulary does not have, or no room in the cache; [`Error::Format`].
     pub fn logits(&self, tokens: &[u32], cache: &mut Cache, mut each: impl FnMut(&[f32])) -> Result<()> {
         self.check(tokens, cache)?;
-        self.network().run(tokens, cache, true, &|| false, &mut each)
+        self.decoder().run(tokens, &mut cache.memory, true, &|| false, &mut each)
     }
 
     /// Passes tokens through and returns the logits behind the last one; empty if `stop` said so. Errors as [`Self::logits`],
@@ -87,7 +134,7 @@ impl Model {
         }
         self.check(tokens, cache)?;
         let mut logits = Vec::new();
-        self.network().run(tokens, cache, false, stop, &mut |found| logits = found.to_vec())?;
+        self.decoder().run(tokens, &mut cache.memory, false, stop, &mut |found| logits = found.to_vec())?;
         Ok(logits)
     }
 
@@ -103,11 +150,18 @@ impl Model {
         Ok(Generate { model: self, cache, sampler: Sampler::new(sampling), logits, stop })
     }
 
-    fn network(&self) -> &Network<'_> {
+    fn decoder(&self) -> &Decoder<'_> {
         self.loaded.borrow_dependent()
     }
 
     fn check(&self, tokens: &[u32], cache: &Cache) -> Result<()> {
+        if cache.model != self.number {
+            return Err(Error::Argument {
+                what: "the cache",
+                expected: "one that this model made".into(),
+                got: "another model's".into(),
+            });
+        }
         let vocabulary = self.config.vocabulary;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Argument {
