@@ -41,7 +41,10 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
     ("ecq-cpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-gpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-convert", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
-    ("ecq-llm", &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-convert"]),
+    (
+        "ecq-llm",
+        &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-gpu", "ecq-convert"],
+    ),
     (
         "ecq-cli",
         &[

@@ -102,7 +102,7 @@ impl Engine {
     }
 
     /// Waits until the queue has done all that was submitted. Error: [`Error::Lost`].
-    pub(crate) fn wait(&self) -> Result<()> {
+    pub fn wait(&self) -> Result<()> {
         let done = self.device.poll(wgpu::PollType::wait_indefinitely());
         done.map(|_| ()).map_err(|e| Error::Lost(e.to_string()))
     }
@@ -111,7 +111,7 @@ impl Engine {
     /// that is looked for, too.
     ///
     /// Errors: what `run` says, [`Error::Lost`], [`Error::Wgpu`].
-    pub(crate) fn guard<T>(&self, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub fn guard<T>(&self, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let scope = self.device.push_error_scope(ErrorFilter::Validation);
         let done = run();
         let refused = pollster::block_on(scope.pop());

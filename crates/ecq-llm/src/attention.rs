@@ -35,11 +35,6 @@ impl Cache {
         self.len
     }
 
-    /// Whether none is.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
     /// Positions that there are.
     pub fn positions(&self) -> usize {
         self.positions
@@ -88,13 +83,19 @@ impl Rope {
         Self { head, rotary: config.rotary, frequencies }
     }
 
+    /// Cosine and sine of each pair's angle at a position.
+    pub fn angles(&self, position: usize) -> impl Iterator<Item = [f32; 2]> {
+        self.frequencies.iter().map(move |frequency| {
+            let (sin, cos) = (frequency * position as f64).sin_cos();
+            [cos as f32, sin as f32]
+        })
+    }
+
     /// Turns the heads of tokens that begin at a position.
     pub fn turn(&self, x: &mut [f32], heads: usize, position: usize) {
         let half = self.head / 2;
         for (i, token) in x.chunks_exact_mut(heads * self.head).enumerate() {
-            for (pair, frequency) in self.frequencies.iter().enumerate() {
-                let (sin, cos) = (frequency * (position + i) as f64).sin_cos();
-                let (sin, cos) = (sin as f32, cos as f32);
+            for (pair, [cos, sin]) in self.angles(position + i).enumerate() {
                 let (a, b) = match self.rotary {
                     Rotary::Neighbours => (2 * pair, 2 * pair + 1),
                     Rotary::Halves => (pair, pair + half),

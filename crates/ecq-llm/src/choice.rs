@@ -81,12 +81,16 @@ impl Sizes {
         self.cache.saturating_add(if decode == Decode::Cached { self.cached } else { self.fused })
     }
 
-    /// The strategy to take. [`Decode::Auto`] takes plain integers if there is memory for them, else weights as they are
-    /// coded; so it does where nobody says how much memory there may be.
+    /// The strategy to take. On the CPU [`Decode::Auto`] takes plain integers if there is memory for them, else weights as they
+    /// are coded; so it does where nobody says how much memory there may be. On a GPU every strategy stays as it is: how much
+    /// memory it takes there is known, and refused, as the model is loaded.
     ///
-    /// Error: [`Error::Argument`] for a device or a strategy that there is not, and for too little memory.
+    /// Error: [`Error::Argument`] for a strategy that there is not, and for too little memory.
     pub fn choose(&self, options: &Options) -> Result<Choice> {
-        let device = device(options.device)?;
+        let device = options.device.resolved();
+        if device == Device::Gpu {
+            return Ok(Choice { device, decode: options.decode, bytes: self.total(options.decode) });
+        }
         let fits = |decode| options.memory.is_none_or(|memory| self.total(decode) <= memory);
         let decode = match options.decode {
             Decode::Prefetch | Decode::Lru => {
@@ -102,7 +106,7 @@ impl Sizes {
             Decode::Cached => Decode::Cached,
         };
         if fits(decode) {
-            return Ok(Choice { device, decode, bytes: self.total(decode) });
+            return Ok(Choice { device: Device::Cpu, decode, bytes: self.total(decode) });
         }
         Err(Error::Argument {
             what: "the memory",
@@ -115,18 +119,6 @@ impl Sizes {
             ),
             got: bytes(options.memory.unwrap_or(0)),
         })
-    }
-}
-
-/// What computes where there is a choice.
-fn device(asked: Device) -> Result<Device> {
-    match asked {
-        Device::Cpu | Device::Auto => Ok(Device::Cpu),
-        Device::Gpu => Err(Error::Argument {
-            what: "the device",
-            expected: "cpu or auto: models do not run on GPUs yet".into(),
-            got: "gpu".into(),
-        }),
     }
 }
 
@@ -194,7 +186,7 @@ mod tests {
     fn the_fastest_that_fits_is_taken() {
         let sizes = Sizes { fused: 1000, cached: 2000, cache: 100 };
         let choose = |decode, memory| {
-            let options = Options { decode, memory, device: Device::Auto, ..Options::default() };
+            let options = Options { decode, memory, device: Device::Cpu, ..Options::default() };
             sizes.choose(&options).map(|choice| (choice.decode, choice.bytes))
         };
         assert_eq!(choose(Decode::Auto, Some(2100)).unwrap(), (Decode::Cached, 2100));
@@ -213,12 +205,5 @@ mod tests {
             let error = choose(decode, memory).unwrap_err().to_string();
             assert!(error.contains(says), "{decode:?} {memory:?}: {error}");
         }
-    }
-
-    #[test]
-    fn a_gpu_is_not_taken_for_granted() {
-        let options = Options { device: Device::Gpu, ..Options::default() };
-        let error = Sizes { fused: 0, cached: 0, cache: 0 }.choose(&options).unwrap_err().to_string();
-        assert!(error.contains("cpu or auto"), "{error}");
     }
 }

@@ -49,6 +49,22 @@ pub enum Error {
         /// What the operating system says.
         why: String,
     },
+    /// There is no GPU to run on.
+    #[error("{source}; --device cpu works without one")]
+    NoGpu {
+        /// What is missing.
+        source: Box<ecq_gpu::Error>,
+    },
+    /// The GPU could not do what a model needs.
+    #[error("{path}: {what}: {source}; --device cpu works without a GPU", path = path.display())]
+    Gpu {
+        /// The file.
+        path: PathBuf,
+        /// The tensor, or where it was computed.
+        what: String,
+        /// What was wrong.
+        source: Box<ecq_gpu::Error>,
+    },
     /// What was asked for cannot be done.
     #[error("{what}: expected {expected}, got {got}")]
     Argument {
@@ -59,6 +75,14 @@ pub enum Error {
         /// What it was.
         got: String,
     },
+}
+
+impl Error {
+    /// Whether a model did not fit a GPU.
+    pub(crate) fn is_for_room(&self) -> bool {
+        let Self::Gpu { source, .. } = self else { return matches!(self, Self::Argument { .. }) };
+        matches!(**source, ecq_gpu::Error::OutOfMemory { .. } | ecq_gpu::Error::Limit { .. })
+    }
 }
 
 /// The result of this crate's functions.

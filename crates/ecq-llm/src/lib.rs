@@ -1,4 +1,4 @@
-//! Language models run from the entropy-coded weights of a `.ecq` file, on the CPU.
+//! Language models run from the entropy-coded weights of a `.ecq` file, on the CPU or a GPU.
 //!
 //! ```no_run
 //! use ecq_llm::{Model, Options, Sampling};
@@ -14,12 +14,15 @@
 #![forbid(unsafe_code)]
 
 mod attention;
+mod cache;
 pub mod chat;
 mod choice;
 pub mod config;
+mod decoder;
 mod description;
 mod error;
 mod file;
+pub mod gpu;
 mod math;
 mod model;
 mod names;
@@ -30,12 +33,13 @@ pub mod source;
 mod tokenizer;
 mod weights;
 
-pub use attention::Cache;
+pub use cache::Cache;
 pub use choice::{Choice, Sizes};
 pub use config::Config;
 pub use ecq_cpu::Precision;
 pub use error::{Error, Result};
 pub use file::ModelFile;
+pub use gpu::Adapter;
 pub use model::{Generate, Model};
 pub use options::{Decode, Device, Options};
 pub use sampling::{Sampler, Sampling, most_likely};

@@ -1,16 +1,18 @@
 //! A model in a file, and texts from it.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::Reader;
 use self_cell::self_cell;
 
-use crate::attention::Cache;
+use crate::cache::Cache;
 use crate::choice::Choice;
 use crate::config::Config;
+use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::file::{ModelFile, check_context};
-use crate::network::Network;
+use crate::gpu::{self, Adapter};
 use crate::options::Options;
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
@@ -19,7 +21,7 @@ self_cell!(
     struct Loaded {
         owner: Reader,
         #[covariant]
-        dependent: Network,
+        dependent: Decoder,
     }
 );
 
@@ -28,6 +30,8 @@ pub struct Model {
     loaded: Loaded,
     config: Config,
     tokenizer: Tokenizer,
+    /// No other model has it: a cache of another's is not taken for one of this.
+    number: u64,
     choice: Choice,
 }
 
@@ -37,17 +41,24 @@ impl Model {
         Self::load(ModelFile::open(path)?, options)
     }
 
-    /// Makes a model ready to run. Coded weights stay in the file, which is mapped.
+    /// Makes a model ready to run. On the CPU coded weights stay in the file, which is mapped; on a GPU, the fastest that there
+    /// is, its memory has them, and embeddings stay in the file.
     ///
     /// Errors: [`Error::Argument`] for options that do not fit, [`Error::Format`] for damage, [`Error::Model`] for tensors that
-    /// are missing or of another shape.
+    /// are missing or of another shape; [`Error::NoGpu`] and [`Error::Gpu`] on a GPU.
     pub fn load(file: ModelFile, options: Options) -> Result<Self> {
-        let choice = file.sizes(options.positions).choose(&options)?;
+        Self::load_on(file, options, None)
+    }
+
+    /// As [`Self::load`]; if a GPU is to compute, or may, it is this one.
+    pub fn load_on(file: ModelFile, options: Options, adapter: Option<&Adapter>) -> Result<Self> {
+        static MADE: AtomicU64 = AtomicU64::new(0);
+        let sizes = file.sizes(options.positions);
         let ModelFile { reader, config, tokenizer } = file;
-        let loaded = Loaded::try_new(reader, |reader| {
-            Network::load(reader, &config, options.precision, choice.decode)
-        })?;
-        Ok(Self { loaded, config, tokenizer, choice })
+        let loaded =
+            Loaded::try_new(reader, |reader| Decoder::load(reader, &config, &options, sizes, adapter))?;
+        let choice = loaded.borrow_dependent().choice;
+        Ok(Self { loaded, config, tokenizer, number: MADE.fetch_add(1, Ordering::Relaxed), choice })
     }
 
     /// What it runs on, and how.
@@ -65,10 +76,21 @@ impl Model {
         &self.tokenizer
     }
 
-    /// A cache for so many positions. Error: [`Error::Argument`] for none, or more than the model was trained for.
+    /// Name of the GPU's adapter, if one computes.
+    pub fn adapter(&self) -> Option<&str> {
+        self.decoder().gpu().map(gpu::Network::adapter)
+    }
+
+    /// Bytes of GPU memory that its weights take, if a GPU computes.
+    pub fn resident(&self) -> Option<u64> {
+        self.decoder().gpu().map(gpu::Network::resident)
+    }
+
+    /// A cache for so many positions. Errors: [`Error::Argument`] for none, or more than the model was trained for;
+    /// [`Error::Gpu`] if there is no memory for it.
     pub fn cache(&self, positions: usize) -> Result<Cache> {
         check_context(&self.config, positions)?;
-        Ok(self.network().cache(positions))
+        Ok(Cache { model: self.number, memory: self.decoder().cache(positions)? })
     }
 
     /// Calls `each` with the logits behind every token, in order; tokens come behind those of the cache.
@@ -76,7 +98,7 @@ impl Model {
     /// Errors: [`Error::Argument`] for tokens that the vocabulary does not have, or no room in the cache; [`Error::Format`].
     pub fn logits(&self, tokens: &[u32], cache: &mut Cache, mut each: impl FnMut(&[f32])) -> Result<()> {
         self.check(tokens, cache)?;
-        self.network().run(tokens, cache, true, &|| false, &mut each)
+        self.decoder().run(tokens, &mut cache.memory, true, &|| false, &mut each)
     }
 
     /// Passes tokens through and returns the logits behind the last one; empty if `stop` said so. Errors as [`Self::logits`],
@@ -91,7 +113,7 @@ impl Model {
         }
         self.check(tokens, cache)?;
         let mut logits = Vec::new();
-        self.network().run(tokens, cache, false, stop, &mut |found| logits = found.to_vec())?;
+        self.decoder().run(tokens, &mut cache.memory, false, stop, &mut |found| logits = found.to_vec())?;
         Ok(logits)
     }
 
@@ -107,11 +129,18 @@ impl Model {
         Ok(Generate { model: self, cache, sampler: Sampler::new(sampling), logits, stop })
     }
 
-    fn network(&self) -> &Network<'_> {
+    fn decoder(&self) -> &Decoder<'_> {
         self.loaded.borrow_dependent()
     }
 
     fn check(&self, tokens: &[u32], cache: &Cache) -> Result<()> {
+        if cache.model != self.number {
+            return Err(Error::Argument {
+                what: "the cache",
+                expected: "one that this model made".into(),
+                got: "another model's".into(),
+            });
+        }
         let vocabulary = self.config.vocabulary;
         if let Some(token) = tokens.iter().find(|&&token| token as usize >= vocabulary) {
             return Err(Error::Argument {

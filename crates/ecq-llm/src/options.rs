@@ -14,6 +14,17 @@ pub enum Device {
     Auto,
 }
 
+impl Device {
+    /// [`Self::Cpu`] or [`Self::Gpu`]: what [`Self::Auto`] takes, as long as there is room.
+    pub fn resolved(self) -> Self {
+        match self {
+            Self::Auto if crate::gpu::present() => Self::Gpu,
+            Self::Auto => Self::Cpu,
+            device => device,
+        }
+    }
+}
+
 /// How weights are kept in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Decode {

@@ -30,18 +30,15 @@ pub enum Weight<'a> {
 impl<'a> Weight<'a> {
     /// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
     pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2], decode: Decode) -> Result<Self> {
-        let record = find(reader, name)?;
-        check(reader, record, &[rows, cols])?;
-        Ok(match reader.load(record)? {
-            Tensor::Coded(tensor) if decode == Decode::Cached => match Packed::new(&tensor) {
+        Ok(match tensor(reader, name, &[rows, cols])? {
+            Numbers::Coded(tensor) if decode == Decode::Cached => match Packed::new(&tensor) {
                 Ok(packed) => Self::Packed(packed),
                 // floats without loss, and what has no plain integers
                 Err(ecq_format::Error::Unsupported { .. }) => Self::Coded(Matrix::owning(tensor)?),
                 Err(error) => return Err(error.into()),
             },
-            Tensor::Coded(tensor) => Self::Coded(Matrix::owning(tensor)?),
-            Tensor::Plain(bytes) => Self::Plain { cols, weights: floats(reader, record, bytes)? },
-            Tensor::Part(_) => return Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+            Numbers::Coded(tensor) => Self::Coded(Matrix::owning(tensor)?),
+            Numbers::Plain(weights) => Self::Plain { cols, weights },
         })
     }
 
@@ -95,15 +92,12 @@ pub enum Embedding<'a> {
 impl<'a> Embedding<'a> {
     /// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
     pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2]) -> Result<Self> {
-        let record = find(reader, name)?;
-        check(reader, record, &[rows, cols])?;
-        Ok(match reader.load(record)? {
-            Tensor::Coded(tensor) => {
+        Ok(match tensor(reader, name, &[rows, cols])? {
+            Numbers::Coded(tensor) => {
                 let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
                 Self::Coded { tensor, values }
             }
-            Tensor::Plain(bytes) => Self::Plain(floats(reader, record, bytes)?),
-            Tensor::Part(_) => return Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+            Numbers::Plain(weights) => Self::Plain(weights),
         })
     }
 
@@ -135,13 +129,33 @@ impl<'a> Embedding<'a> {
     }
 }
 
+/// What a file has of a tensor.
+pub enum Numbers<'a> {
+    /// Coded.
+    Coded(Box<CodedTensor<'a>>),
+    /// As it was, row by row.
+    Plain(Vec<f32>),
+}
+
+/// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
+pub fn tensor<'a>(reader: &'a Reader, name: &str, shape: &[usize]) -> Result<Numbers<'a>> {
+    let found = reader.directory().tensors.iter().find(|record| record.name == name);
+    let record = found.ok_or_else(|| wrong(reader, name, "a tensor of this name", "none".into()))?;
+    if !record.shape.iter().map(|&n| n as usize).eq(shape.iter().copied()) {
+        return Err(wrong(reader, name, &format!("the shape {shape:?}"), format!("{:?}", record.shape)));
+    }
+    match reader.load(record)? {
+        Tensor::Coded(tensor) => Ok(Numbers::Coded(tensor)),
+        Tensor::Plain(bytes) => Ok(Numbers::Plain(floats(reader, record, bytes)?)),
+        Tensor::Part(_) => Err(wrong(reader, name, "weights", "scales of another tensor".into())),
+    }
+}
+
 /// A vector of a file, of this length. Errors: [`Error::Format`], [`Error::Model`].
 pub fn vector(reader: &Reader, name: &str, len: usize) -> Result<Vec<f32>> {
-    let record = find(reader, name)?;
-    check(reader, record, &[len])?;
-    match reader.load(record)? {
-        Tensor::Plain(bytes) => floats(reader, record, bytes),
-        Tensor::Coded(tensor) => {
+    match tensor(reader, name, &[len])? {
+        Numbers::Plain(numbers) => Ok(numbers),
+        Numbers::Coded(tensor) => {
             let mut out = vec![0.0; len];
             let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
             let (mut levels, cols) = (Vec::new(), tensor.coded().cols as usize);
@@ -152,25 +166,12 @@ pub fn vector(reader: &Reader, name: &str, len: usize) -> Result<Vec<f32>> {
             }
             Ok(out)
         }
-        Tensor::Part(_) => Err(wrong(reader, name, "weights", "scales of another tensor".into())),
     }
 }
 
 /// Whether a file has a tensor.
 pub fn has(reader: &Reader, name: &str) -> bool {
     reader.directory().tensors.iter().any(|record| record.name == name)
-}
-
-fn find<'a>(reader: &'a Reader, name: &str) -> Result<&'a TensorRecord> {
-    let found = reader.directory().tensors.iter().find(|record| record.name == name);
-    found.ok_or_else(|| wrong(reader, name, "a tensor of this name", "none".into()))
-}
-
-fn check(reader: &Reader, record: &TensorRecord, shape: &[usize]) -> Result<()> {
-    if record.shape.iter().map(|&n| n as usize).eq(shape.iter().copied()) {
-        return Ok(());
-    }
-    Err(wrong(reader, &record.name, &format!("the shape {shape:?}"), format!("{:?}", record.shape)))
 }
 
 /// The numbers of a tensor that is stored as it was.

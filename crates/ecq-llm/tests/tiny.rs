@@ -1,80 +1,14 @@
 //! A small model with random weights, converted from a folder, against a decoder in f64 that is written from the formulas.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod fixture;
 mod reference;
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-
-use ecq_convert::Silent;
-use ecq_convert::convert::{Options as Conversion, Treatment, convert};
 use ecq_llm::{Decode, Error, Model, Options, Precision, Sampling, most_likely};
-use half::bf16;
-use reference::{Reference, Shape};
-use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
-use tokenizers::models::bpe::BPE;
-use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use fixture::{CONTEXT, Fixture, SHAPE, tokenizer};
+use reference::Reference;
 
-const SHAPE: Shape = Shape { layers: 2, width: 64, hidden: 96, heads: 4, kv_heads: 2, vocabulary: 257 };
-const CONTEXT: usize = 40;
 const TOKENS: [u32; 11] = [5, 250, 17, 17, 99, 0, 256, 3, 64, 128, 200];
-
-/// A folder with a model, and what it was converted to.
-struct Fixture {
-    folder: tempfile::TempDir,
-    weights: HashMap<String, Vec<f32>>,
-}
-
-impl Fixture {
-    fn new(architecture: &str) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("model");
-        std::fs::create_dir(&source).unwrap();
-        let shapes = reference::tensors(&SHAPE, architecture == "Qwen2ForCausalLM");
-        let mut weights = HashMap::new();
-        let mut bytes = HashMap::new();
-        for (i, (name, shape)) in shapes.iter().enumerate() {
-            let numbers = reference::random(shape.iter().product(), i as u64, shape.len() == 1);
-            let halves: Vec<bf16> = numbers.iter().map(|&w| bf16::from_f32(w)).collect();
-            weights.insert(name.clone(), halves.iter().map(|w| w.to_f32()).collect());
-            bytes.insert(name.clone(), halves.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<u8>>());
-        }
-        let views = shapes.iter().map(|(name, shape)| {
-            (name.clone(), TensorView::new(Dtype::BF16, shape.clone(), &bytes[name]).unwrap())
-        });
-        serialize_to_file(views, None, &source.join("model.safetensors")).unwrap();
-        let config = serde_json::json!({
-            "architectures": [architecture], "num_hidden_layers": SHAPE.layers, "hidden_size": SHAPE.width,
-            "intermediate_size": SHAPE.hidden, "num_attention_heads": SHAPE.heads,
-            "num_key_value_heads": SHAPE.kv_heads, "vocab_size": SHAPE.vocabulary,
-            "max_position_embeddings": CONTEXT, "rope_theta": 10_000.0, "rms_norm_eps": 1e-5, "eos_token_id": 256,
-        });
-        std::fs::write(source.join("config.json"), config.to_string()).unwrap();
-        std::fs::write(source.join("tokenizer.json"), tokenizer()).unwrap();
-        Self { folder, weights }
-    }
-
-    fn convert(&self) -> PathBuf {
-        let file = self.folder.path().join("model.ecq");
-        let options = Conversion { overwrite: true, ..Conversion::new(Treatment::Lossless) };
-        convert(&self.folder.path().join("model"), &file, &options, &Silent).unwrap();
-        file
-    }
-}
-
-/// One token for each byte, and one that ends texts.
-fn tokenizer() -> String {
-    let mut all: Vec<char> = ByteLevel::alphabet().into_iter().collect();
-    all.sort();
-    let mut vocabulary: ahash::AHashMap<String, u32> =
-        all.into_iter().map(String::from).zip(0u32..).collect();
-    vocabulary.insert("<end>".into(), 256);
-    let bpe = BPE::builder().vocab_and_merges(vocabulary, Vec::new()).build().unwrap();
-    let mut made = tokenizers::Tokenizer::new(bpe);
-    made.with_pre_tokenizer(Some(ByteLevel::new(false, true, true)));
-    made.with_decoder(Some(ByteLevel::default()));
-    made.to_string(false).unwrap()
-}
 
 fn options(decode: Decode, precision: Precision) -> Options {
     Options { decode, precision, ..Options::default() }
@@ -88,7 +22,7 @@ fn all_logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
 
 #[test]
 fn logits_are_those_of_the_formulas() {
-    for architecture in ["LlamaForCausalLM", "Qwen2ForCausalLM"] {
+    for architecture in ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"] {
         let fixture = Fixture::new(architecture);
         let expected = Reference { shape: SHAPE, weights: &fixture.weights }.logits(&TOKENS);
         let file = fixture.convert();

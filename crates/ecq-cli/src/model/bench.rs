@@ -38,8 +38,6 @@ struct Report {
 #[derive(Serialize)]
 struct Line {
     decode: &'static str,
-    /// Bytes that weights and cache take.
-    planned_memory: u64,
     #[serde(flatten)]
     run: Once,
 }
@@ -47,6 +45,9 @@ struct Line {
 /// A run. Bytes and seconds.
 #[derive(Clone, Serialize, Deserialize)]
 struct Once {
+    device: String,
+    /// Bytes that weights and cache take.
+    planned_memory: u64,
     load_seconds: f64,
     first_token_seconds: f64,
     prompt_tokens_per_second: f64,
@@ -67,12 +68,11 @@ pub fn bench(args: &Bench, bar: &Bar, quiet: bool) -> Result<()> {
     for choice in &choices {
         let runs = (0..args.runs).map(|_| child(args, file.path(), choice.decode, bar));
         let runs = runs.collect::<Result<Vec<_>>>()?;
-        let (decode, planned_memory) = (choice.decode.name(), choice.bytes);
-        strategies.push(Line { decode, planned_memory, run: medians(&runs) });
+        strategies.push(Line { decode: choice.decode.name(), run: medians(&runs) });
     }
     let report = Report {
         model: args.run.model.display().to_string(),
-        device: choices.first().map(super::device).unwrap_or_default(),
+        device: strategies.first().map(|line| line.run.device.clone()).unwrap_or_default(),
         prompt_tokens: args.prompt_tokens,
         tokens: args.tokens,
         runs: args.runs,
@@ -109,6 +109,8 @@ fn once(args: &Bench, file: ModelFile, positions: usize, begun: Instant) -> Resu
     }
     let text = start.elapsed();
     Ok(Once {
+        device: super::device(&model),
+        planned_memory: model.choice().bytes,
         load_seconds: loaded.as_secs_f64(),
         first_token_seconds: first.as_secs_f64(),
         prompt_tokens_per_second: f64::from(args.prompt_tokens) / read.as_secs_f64(),
@@ -183,6 +185,8 @@ fn medians(runs: &[Once]) -> Once {
     let mut peaks: Vec<u64> = runs.iter().filter_map(|run| run.peak_memory).collect();
     peaks.sort_unstable();
     Once {
+        device: runs[0].device.clone(),
+        planned_memory: runs[0].planned_memory,
         load_seconds: median(|run| run.load_seconds),
         first_token_seconds: median(|run| run.first_token_seconds),
         prompt_tokens_per_second: median(|run| run.prompt_tokens_per_second),
@@ -201,7 +205,7 @@ fn print(report: &Report) -> Result<()> {
         "{:<10} {:>8} {:>9} {:>14} {:>12} {:>12} {:>12}",
         "weights", "load s", "first s", "prompt tok/s", "text tok/s", "planned", "peak"
     )?;
-    for Line { decode, planned_memory, run } in &report.strategies {
+    for Line { decode, run } in &report.strategies {
         writeln!(
             out,
             "{decode:<10} {:>8.2} {:>9.2} {:>14.1} {:>12.1} {:>12} {:>12}",
@@ -209,7 +213,7 @@ fn print(report: &Report) -> Result<()> {
             run.first_token_seconds,
             run.prompt_tokens_per_second,
             run.tokens_per_second,
-            output::mb(*planned_memory),
+            output::mb(run.planned_memory),
             run.peak_memory.map_or("unknown".into(), output::mb),
         )?;
     }
@@ -223,6 +227,8 @@ mod tests {
     #[test]
     fn medians_are_in_the_middle() {
         let run = |n: f64, peak_memory| Once {
+            device: "one".into(),
+            planned_memory: 1,
             load_seconds: n,
             first_token_seconds: 2.0 * n,
             prompt_tokens_per_second: -n,

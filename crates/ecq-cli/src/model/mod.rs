@@ -9,7 +9,7 @@ pub mod perplexity;
 use std::path::Path;
 
 use anyhow::Result;
-use ecq_llm::{Choice, Device, Model, ModelFile, Options, source};
+use ecq_llm::{Model, ModelFile, Options, source};
 
 use crate::output;
 use crate::progress::Bar;
@@ -49,21 +49,20 @@ fn options(run: &Run, positions: usize) -> Options {
 fn load(file: ModelFile, options: Options, quiet: bool) -> Result<Model> {
     let model = Model::load(file, options)?;
     if !quiet {
-        eprintln!("{}", described(&model.choice()));
+        eprintln!("{}", described(&model));
     }
     Ok(model)
 }
 
-fn described(choice: &Choice) -> String {
-    format!("on {}; weights {}: {}", device(choice), choice.decode.name(), output::mb(choice.bytes))
+fn described(model: &Model) -> String {
+    let choice = model.choice();
+    format!("on {}; weights {}: {}", device(model), choice.decode.name(), output::mb(choice.bytes))
 }
 
-fn device(choice: &Choice) -> String {
-    match choice.device {
-        Device::Gpu => "a GPU".to_owned(),
-        _ => match rayon::current_num_threads() {
-            1 => "the CPU, 1 thread".to_owned(),
-            threads => format!("the CPU, {threads} threads"),
-        },
+fn device(model: &Model) -> String {
+    match (model.adapter(), rayon::current_num_threads()) {
+        (Some(adapter), _) => output::clean(adapter, 80),
+        (None, 1) => "the CPU, 1 thread".to_owned(),
+        (None, threads) => format!("the CPU, {threads} threads"),
     }
 }

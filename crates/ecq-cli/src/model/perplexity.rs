@@ -258,7 +258,7 @@ fn measured(args: &Perplexity, model: &Model, found: Found) -> Measured {
         standard_error,
         tokens: found.tokens,
         context: args.context as usize,
-        device: super::device(&model.choice()),
+        device: super::device(model),
         decode: model.choice().decode.name(),
         tokens_per_second: found.tokens as f64 / found.time.as_secs_f64(),
         peak_memory: peak(),

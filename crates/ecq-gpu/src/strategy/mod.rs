@@ -139,6 +139,15 @@ impl Weights {
         })
     }
 
+    /// Sets the budget of [`Strategy::Lru`], which forgets what it keeps, or of [`Strategy::Auto`], before [`Self::settle`]: what
+    /// is left is known once all matrices were added. Other strategies have none.
+    pub fn set_budget(&mut self, budget: u64) {
+        if let Strategy::Lru { bytes } | Strategy::Auto { bytes } = &mut self.strategy {
+            *bytes = budget;
+        }
+        self.forget();
+    }
+
     /// The strategy.
     pub fn strategy(&self) -> Strategy {
         self.strategy

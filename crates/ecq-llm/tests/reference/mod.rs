@@ -13,10 +13,11 @@ pub struct Shape {
     pub vocabulary: usize,
 }
 
-/// Names and shapes of the tensors of a folder; queries, keys and values may have biases.
-pub fn tensors(shape: &Shape, biases: bool) -> Vec<(String, Vec<usize>)> {
+/// Names and shapes of the tensors of a folder.
+pub fn tensors(shape: &Shape, architecture: &str) -> Vec<(String, Vec<usize>)> {
     let Shape { layers, width, hidden, heads, kv_heads, vocabulary } = *shape;
-    let kv = width / heads * kv_heads;
+    let head = width / heads;
+    let kv = head * kv_heads;
     let mut all = vec![
         ("model.embed_tokens.weight".to_owned(), vec![vocabulary, width]),
         ("model.norm.weight".to_owned(), vec![width]),
@@ -28,9 +29,13 @@ pub fn tensors(shape: &Shape, biases: bool) -> Vec<(String, Vec<usize>)> {
         add("post_attention_layernorm.weight", vec![width]);
         for (name, rows) in [("q", width), ("k", kv), ("v", kv)] {
             add(&format!("self_attn.{name}_proj.weight"), vec![rows, width]);
-            if biases {
+            if architecture == "Qwen2ForCausalLM" {
                 add(&format!("self_attn.{name}_proj.bias"), vec![rows]);
             }
+        }
+        if architecture == "Qwen3ForCausalLM" {
+            add("self_attn.q_norm.weight", vec![head]);
+            add("self_attn.k_norm.weight", vec![head]);
         }
         add("self_attn.o_proj.weight", vec![width, width]);
         add("mlp.gate_proj.weight", vec![hidden, width]);
@@ -80,6 +85,10 @@ impl Reference<'_> {
             let mut y = self.product(&name(&format!("self_attn.{part}_proj.weight")), x);
             if let Some(bias) = self.weights.get(&name(&format!("self_attn.{part}_proj.bias"))) {
                 y.iter_mut().zip(bias).for_each(|(y, &b)| *y += f64::from(b));
+            }
+            let norm = name(&format!("self_attn.{part}_norm.weight"));
+            if self.weights.contains_key(&norm) {
+                y.chunks_mut(head).for_each(|head| head.copy_from_slice(&self.norm(&norm, head)));
             }
             if let Some(position) = turn {
                 y.chunks_mut(head).for_each(|head| rotate(head, position));

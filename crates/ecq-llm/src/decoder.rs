@@ -1,0 +1,93 @@
+//! The decoder of a model on the device that was asked for.
+
+use ecq_format::Reader;
+
+use crate::cache::Memory;
+use crate::choice::{Choice, Sizes};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::gpu::{self, Adapter};
+use crate::network;
+use crate::options::{Device, Options};
+
+/// A decoder, on one device.
+pub struct Decoder<'a> {
+    network: Network<'a>,
+    /// What it runs on, and how.
+    pub choice: Choice,
+}
+
+enum Network<'a> {
+    Cpu(Box<network::Network<'a>>),
+    Gpu(Box<gpu::Network<'a>>),
+}
+
+impl<'a> Decoder<'a> {
+    /// Loads the tensors of a model to where they will be used. A GPU is this one, if one is given.
+    pub fn load(
+        reader: &'a Reader,
+        config: &Config,
+        options: &Options,
+        sizes: Sizes,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
+        let on_cpu = || {
+            let choice = sizes.choose(&Options { device: Device::Cpu, ..*options })?;
+            let network = network::Network::load(reader, config, options.precision, choice.decode)?;
+            Ok(Self { network: Network::Cpu(Box::new(network)), choice })
+        };
+        let open = || adapter.map_or_else(|| Adapter::open(None), |adapter| Ok(adapter.clone()));
+        let on_gpu = |adapter: &Adapter| {
+            let network = gpu::Network::load(reader, config, options, adapter)?;
+            let bytes = network.resident() + gpu::Cache::bytes(config, options.positions);
+            let choice = Choice { device: Device::Gpu, decode: options.decode, bytes };
+            Ok(Self { network: Network::Gpu(Box::new(network)), choice })
+        };
+        let may = adapter.map_or_else(gpu::present, |adapter| !adapter.is_cpu());
+        match options.device {
+            Device::Cpu => on_cpu(),
+            Device::Gpu => on_gpu(&open()?),
+            Device::Auto if !may => on_cpu(),
+            Device::Auto => match open().and_then(|adapter| on_gpu(&adapter)) {
+                Err(error) if error.is_for_room() => on_cpu(),
+                loaded => loaded,
+            },
+        }
+    }
+
+    /// The network on a GPU, if it runs on one.
+    pub fn gpu(&self) -> Option<&gpu::Network<'a>> {
+        match &self.network {
+            Network::Cpu(_) => None,
+            Network::Gpu(network) => Some(network),
+        }
+    }
+
+    /// An empty cache for so many positions.
+    pub fn cache(&self, positions: usize) -> Result<Memory> {
+        Ok(match &self.network {
+            Network::Cpu(network) => Memory::Cpu(network.cache(positions)),
+            Network::Gpu(network) => Memory::Gpu(network.cache(positions)?),
+        })
+    }
+
+    /// Passes tokens through, as [`network::Network::run`] does. The cache is one of this decoder.
+    pub fn run(
+        &self,
+        tokens: &[u32],
+        cache: &mut Memory,
+        all: bool,
+        stop: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        match (&self.network, cache) {
+            (Network::Cpu(network), Memory::Cpu(cache)) => network.run(tokens, cache, all, stop, each),
+            (Network::Gpu(network), Memory::Gpu(cache)) => network.run(tokens, cache, all, stop, each),
+            _ => Err(Error::Argument {
+                what: "the cache",
+                expected: "one of this model's device".into(),
+                got: "one of another".into(),
+            }),
+        }
+    }
+}
