@@ -42,9 +42,9 @@ impl Bar {
         self.bar.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// From here on there is nothing to remove: if the work does not soon stop by itself, the process ends.
-    pub fn leaves_nothing(&self) {
-        self.leaves_nothing.store(true, Ordering::Relaxed);
+    /// Whether from here on there is nothing to remove: if the work then does not soon stop by itself, the process ends.
+    pub fn leaves_nothing(&self, nothing: bool) {
+        self.leaves_nothing.store(nothing, Ordering::Relaxed);
     }
 
     pub fn finish(&self) {

@@ -61,7 +61,7 @@ pub fn bench(args: &Bench, bar: &Bar, quiet: bool) -> Result<()> {
     let positions = args.prompt_tokens as usize + args.tokens as usize;
     file.check_context(positions)?;
     if args.once {
-        return output::json(&super::in_pool(bar, || once(args, file, positions, begun))?);
+        return output::json(&super::in_pool(|| once(args, file, positions, begun))?);
     }
     let mut strategies = Vec::new();
     let choices = choices(&file, &super::options(&args.run, positions))?;

@@ -21,7 +21,7 @@ pub fn generate(args: &Generate, bar: &Bar, quiet: bool) -> Result<()> {
     let tokens = tokens(args, &file)?;
     let room = room(args, &file, tokens.len())?;
     let options = super::options(&args.run, room);
-    let (loaded, made) = super::in_pool(bar, || {
+    let (loaded, made) = super::in_pool(|| {
         let model = super::load(file, options, quiet)?;
         Ok((begun.elapsed(), print(args, &model, &tokens, room, bar)?))
     })?;

@@ -16,19 +16,21 @@ use crate::progress::Bar;
 use args::Run;
 
 /// Loads models and runs them, on a thread of rayon's pool: a product then wakes nobody up but those that help with it.
-/// Nothing is left on disk from here on.
-fn in_pool<T: Send>(bar: &Bar, run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
-    bar.leaves_nothing();
+fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     rayon::scope(|_| run())
 }
 
 /// Opens a model's file; one that is not converted yet is. Says where that file is.
 fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
-    if !source::is_source(path) {
+    // only a conversion has files to remove
+    let converts = source::is_source(path);
+    bar.leaves_nothing(!converts);
+    if !converts {
         return Ok(ModelFile::open(path)?);
     }
     let found = source::converted(path, &source::folder()?, bar)?;
     bar.finish();
+    bar.leaves_nothing(true);
     if found.fresh && !quiet {
         eprintln!("converted without loss into {}, which is used from now on", found.path.display());
     }

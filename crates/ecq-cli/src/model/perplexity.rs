@@ -79,7 +79,7 @@ pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
         // what the first one leaves is for the second
         options.memory = options.memory.map(|memory| memory.saturating_sub(choice.bytes));
     }
-    let measured = super::in_pool(bar, || {
+    let measured = super::in_pool(|| {
         let models = files.into_iter().map(|(file, options)| super::load(file, options, quiet));
         let models = models.collect::<Result<Vec<_>>>()?;
         let Some(model) = models.first() else { bail!("no model") };
