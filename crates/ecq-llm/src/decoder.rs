@@ -1,12 +1,11 @@
 //! The decoder of a model on the device that was asked for.
 
 use ecq_format::Reader;
-use ecq_gpu::{Gpu, wgpu::DeviceType};
 
 use crate::cache::Memory;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::gpu;
+use crate::gpu::{self, Adapter};
 use crate::network;
 use crate::options::{Device, Options};
 
@@ -17,28 +16,31 @@ pub enum Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    /// Loads the tensors of a model to where they will be used: on this GPU, if one is given and the CPU is not asked for.
-    pub fn load(reader: &'a Reader, config: &Config, options: &Options, gpu: Option<&Gpu>) -> Result<Self> {
+    /// Loads the tensors of a model to where they will be used. A GPU is this one, if one is given.
+    pub fn load(
+        reader: &'a Reader,
+        config: &Config,
+        options: &Options,
+        adapter: Option<&Adapter>,
+    ) -> Result<Self> {
         let on_cpu = || {
             let network = network::Network::load(reader, config, options.precision, options.decode)?;
             Ok(Self::Cpu(Box::new(network)))
         };
-        let on_gpu = |gpu: &Gpu| Ok(Self::Gpu(Box::new(gpu::Network::load(reader, config, options, gpu)?)));
-        match (options.device, gpu) {
-            (Device::Cpu, _) => on_cpu(),
-            (Device::Gpu, Some(gpu)) => on_gpu(gpu),
-            (Device::Gpu, None) => {
-                on_gpu(&Gpu::open(None).map_err(|e| Error::NoGpu { source: Box::new(e) })?)
-            }
-            (Device::Auto, given) => {
-                let opened = if given.is_none() { Gpu::open(None).ok() } else { None };
-                let real = |gpu: &&Gpu| gpu.adapter.get_info().device_type != DeviceType::Cpu;
-                match given.or(opened.as_ref()).filter(real).map(on_gpu) {
-                    None => on_cpu(),
-                    Some(Err(error)) if error.is_for_room() => on_cpu(),
-                    Some(loaded) => loaded,
-                }
-            }
+        let open = || adapter.map_or_else(|| Adapter::open(None), |adapter| Ok(adapter.clone()));
+        let on_gpu = |adapter: &Adapter| {
+            Ok(Self::Gpu(Box::new(gpu::Network::load(reader, config, options, adapter)?)))
+        };
+        match options.device {
+            Device::Cpu => on_cpu(),
+            Device::Gpu => on_gpu(&open()?),
+            Device::Auto => match open() {
+                Ok(adapter) if !adapter.is_cpu() => match on_gpu(&adapter) {
+                    Err(error) if error.is_for_room() => on_cpu(),
+                    loaded => loaded,
+                },
+                _ => on_cpu(),
+            },
         }
     }
 

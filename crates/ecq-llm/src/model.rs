@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::{Limits, Reader};
-use ecq_gpu::Gpu;
 use self_cell::self_cell;
 
 use crate::cache::Cache;
@@ -12,6 +11,7 @@ use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::description::Description;
 use crate::error::{Error, Result};
+use crate::gpu::Adapter;
 use crate::options::{Decode, Device, Options};
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
@@ -47,17 +47,17 @@ impl Model {
     }
 
     /// Opens a file as [`Self::open`] does; if a GPU is to compute, or may, it is this one.
-    pub fn open_on(path: &Path, options: Options, gpu: &Gpu) -> Result<Self> {
-        Self::load(path, options, Some(gpu))
+    pub fn open_on(path: &Path, options: Options, adapter: &Adapter) -> Result<Self> {
+        Self::load(path, options, Some(adapter))
     }
 
-    fn load(path: &Path, options: Options, gpu: Option<&Gpu>) -> Result<Self> {
+    fn load(path: &Path, options: Options, adapter: Option<&Adapter>) -> Result<Self> {
         static MADE: AtomicU64 = AtomicU64::new(0);
         let reader = Reader::open(path, Limits::default())?;
         let description = Description::of(&reader)?;
         let config = Config::new(path, &description)?;
         let tokenizer = Tokenizer::new(path, &description)?;
-        let loaded = Loaded::try_new(reader, |reader| Decoder::load(reader, &config, &options, gpu))?;
+        let loaded = Loaded::try_new(reader, |reader| Decoder::load(reader, &config, &options, adapter))?;
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         Ok(Self { loaded, config, tokenizer, number, decode: options.decode })
     }

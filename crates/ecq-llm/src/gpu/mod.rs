@@ -5,6 +5,7 @@
 //! [`kernels`]. A token is one submission; a prompt goes through in batches of up to 128 tokens, a submission a block. Keys and
 //! values of earlier tokens stay in GPU memory, and only logits come back. All numbers are f32, and so are sums.
 
+mod adapter;
 mod cache;
 pub mod kernels;
 mod network;
@@ -12,5 +13,6 @@ mod pass;
 mod room;
 mod weights;
 
+pub use adapter::Adapter;
 pub(crate) use cache::Cache;
 pub(crate) use network::Network;

@@ -1,12 +1,13 @@
 //! The decoder on a GPU: its weights there, and tokens that pass through.
 
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ecq_format::Reader;
 use ecq_gpu::wgpu::Buffer;
-use ecq_gpu::{Engine, Gpu, Strategy, Weights};
+use ecq_gpu::{Engine, Strategy, Weights};
 
+use super::adapter::Adapter;
 use super::cache::Cache;
 use super::kernels::{Kernels, MOST_HEAD};
 use super::pass::Pass;
@@ -26,7 +27,7 @@ pub const BATCH: usize = 128;
 pub struct Network<'a> {
     pub config: Config,
     pub engine: Engine,
-    pub kernels: Kernels,
+    pub kernels: Arc<Kernels>,
     pub blocks: Vec<Block>,
     pub norm: Buffer,
     pub output: Projection,
@@ -99,9 +100,8 @@ impl<'a> Network<'a> {
     /// Loads the tensors of a model into GPU memory. The embedding is read from the file, token by token.
     ///
     /// Errors: [`Error::Format`], [`Error::Model`], [`Error::Gpu`]; [`Error::Argument`] if there may not be enough memory.
-    pub fn load(reader: &'a Reader, config: &Config, options: &Options, gpu: &Gpu) -> Result<Self> {
+    pub fn load(reader: &'a Reader, config: &Config, options: &Options, adapter: &Adapter) -> Result<Self> {
         let path = reader.path();
-        let adapter = gpu.adapter.get_info().name;
         if config.head > MOST_HEAD {
             return Err(Error::Model {
                 path: path.into(),
@@ -110,10 +110,9 @@ impl<'a> Network<'a> {
                 got: config.head.to_string(),
             });
         }
-        let fail = |e| failed(path, format!("on {adapter}"), e);
-        let engine = Engine::new(&gpu.device, &gpu.queue, ecq_gpu::Options::default()).map_err(fail)?;
-        let made = engine.guard("kernels", || Ok((Kernels::new(&engine)?, Params::new(&engine, config)?)));
-        let (kernels, params) = made.map_err(fail)?;
+        let fail = |e| failed(path, format!("on {}", adapter.name()), e);
+        let engine = adapter.engine.clone();
+        let params = engine.guard("parameters", || Params::new(&engine, config)).map_err(fail)?;
         let budget = options.memory.unwrap_or(u64::MAX);
         let passing = Cache::bytes(config, options.positions) + Room::bytes(config, BATCH, 1);
         let strategy = match options.decode {
@@ -147,9 +146,9 @@ impl<'a> Network<'a> {
             config: config.clone(),
             rope: Rope::new(config),
             path: path.into(),
-            kernels,
+            kernels: adapter.kernels.clone(),
             params,
-            adapter,
+            adapter: adapter.name().into(),
             embedding,
             blocks,
             norm,
