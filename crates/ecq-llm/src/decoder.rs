@@ -5,6 +5,7 @@ use ecq_format::Reader;
 use crate::cache::Memory;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::gpu::kernels::MOST_HEAD;
 use crate::gpu::{self, Adapter};
 use crate::network;
 use crate::options::{Device, Options};
@@ -35,7 +36,7 @@ impl<'a> Decoder<'a> {
             Device::Cpu => on_cpu(),
             Device::Gpu => on_gpu(&open()?),
             Device::Auto => match open() {
-                Ok(adapter) if !adapter.is_cpu() => match on_gpu(&adapter) {
+                Ok(adapter) if !adapter.is_cpu() && config.head <= MOST_HEAD => match on_gpu(&adapter) {
                     Err(error) if error.is_for_room() => on_cpu(),
                     loaded => loaded,
                 },
