@@ -1,5 +1,6 @@
 //! The engine: what a device can do, and the pipelines that were made for it.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -108,10 +109,12 @@ impl Engine {
     }
 
     /// Does something whose refusal by wgpu is an error of ours. wgpu takes no notice of work for a device that is gone, so
-    /// that is looked for, too.
+    /// that is looked for, too. Within another guard of this engine, on the same thread, that one looks: a model's pass has
+    /// hundreds of products, and to look takes as long as to record one.
     ///
     /// Errors: what `run` says, [`Error::Lost`], [`Error::Wgpu`].
     pub fn guard<T>(&self, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+        let Some(_guarded) = Guarded::begin(&self.alive) else { return run() };
         let scope = self.device.push_error_scope(ErrorFilter::Validation);
         let done = run();
         let refused = pollster::block_on(scope.pop());
@@ -175,6 +178,31 @@ impl Engine {
         )?);
         lock().insert(*variant, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+thread_local! {
+    /// Which engines are guarded on this thread, by the addresses of their buffers.
+    static GUARDED: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// While it is there, an engine is guarded on this thread.
+struct Guarded;
+
+impl Guarded {
+    /// `None` if the engine is guarded already.
+    fn begin(alive: &Arc<Mutex<Option<wgpu::Buffer>>>) -> Option<Self> {
+        let own = Arc::as_ptr(alive) as usize;
+        GUARDED.with_borrow_mut(|all| {
+            let new = !all.contains(&own);
+            new.then(|| all.push(own)).map(|()| Self)
+        })
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        GUARDED.with_borrow_mut(|all| all.pop());
     }
 }
 

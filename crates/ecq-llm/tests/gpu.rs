@@ -221,6 +221,8 @@ fn failures_are_named() {
     // stopped before anything is done
     let mut cache = a.cache(4).unwrap();
     assert!(a.next(&[1, 2], &mut cache, &|| true).unwrap().is_empty() && cache.is_empty());
+    let error = Adapter::open(Some("no adapter has such a name")).err().unwrap();
+    assert!(matches!(&error, Error::NoGpu { .. }) && error.to_string().contains("--device cpu"), "{error}");
     gpu.device.destroy();
     let error = a.next(&[1], &mut cache, &|| false).unwrap_err();
     assert!(matches!(&error, Error::Gpu { .. }) && error.to_string().contains("--device cpu"), "{error}");

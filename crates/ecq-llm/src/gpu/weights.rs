@@ -80,9 +80,9 @@ impl Loader<'_> {
     fn plain(&mut self, name: &str, numbers: &[f32], [rows, cols]: [usize; 2]) -> Result<Vec<Part>> {
         let limits = self.engine.limits();
         let bytes = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
-        let most = (bytes / (4 * cols as u64)).min(limits.max_compute_workgroups_per_dimension.into());
+        let most = (bytes / (4 * cols as u64)).clamp(1, limits.max_compute_workgroups_per_dimension.into());
         let mut parts = Vec::new();
-        for (i, part) in numbers.chunks(most.max(1) as usize * cols).enumerate() {
+        for (i, part) in numbers.chunks(most as usize * cols).enumerate() {
             let params = [rows as u32, cols as u32, (i as u64 * most) as u32];
             parts.push(self.on_gpu(name, |engine| {
                 let made = Part {
