@@ -6,6 +6,7 @@ use crate::cache::Memory;
 use crate::choice::{Choice, Sizes};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::gpu::kernels::MOST_HEAD;
 use crate::gpu::{self, Adapter};
 use crate::network;
 use crate::options::{Device, Options};
@@ -47,7 +48,7 @@ impl<'a> Decoder<'a> {
         match options.device {
             Device::Cpu => on_cpu(),
             Device::Gpu => on_gpu(&open()?),
-            Device::Auto if !may => on_cpu(),
+            Device::Auto if !may || config.head > MOST_HEAD => on_cpu(),
             Device::Auto => match open().and_then(|adapter| on_gpu(&adapter)) {
                 Err(error) if error.is_for_room() => on_cpu(),
                 loaded => loaded,
