@@ -51,20 +51,27 @@
 //! | scales of a tensor, and what is left to the end of a row | `scaling` |
 //! | a tile → panels of codes, or of weights that are floats, escapes apart | `tile` |
 //! | a panel × vectors | `arch`, a kernel for each instruction set and precision, one for floats |
-//! | rows over threads | `spread` |
-#![deny(unsafe_code)] // but for the kernels in `arch`
+//! | 16 rows × many vectors | `wide` |
+//! | rows of one or several products over threads | `spread`, `products` |
+//! | threads that stay awake between products | [`team`] |
+#![deny(unsafe_code)] // but for the kernels in `arch`, and what `team` lends to threads
 
 mod activations;
 mod arch;
 mod matrix;
 mod packed;
 mod scaling;
+
+mod products;
 mod spread;
+pub mod team;
 mod tile;
+mod wide;
 
 pub use activations::{Activations, Precision};
 pub use matrix::Matrix;
 pub use packed::Packed;
+pub use products::{Factor, multiply_all};
 pub use rans_core::{InstructionSet, Isa};
 
 /// Columns that kernels take at once.

@@ -35,7 +35,7 @@ fn fields<const WIDTH: usize>(plane: &[u8], block: usize) -> __m512i {
 
 /// Codes of whole blocks of weights with 1 to 4 raw bits, from a multiple of 8 on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
-pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
+pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8], lift: i8) {
     let raw_bits = planes.raw_bits();
     let from = |width: usize| planes.plane(width as u32).get(first / 8 * width..).unwrap_or(&[]);
     let (four, two, one) = (from(4), from(2), from(1).as_chunks::<8>().0);
@@ -60,7 +60,10 @@ pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: 
                 (_mm512_or_si512(_mm512_slli_epi16::<3>(nibbles), low(raw, 7)), sign(raw, 8))
             }
         };
-        let all = _mm512_xor_si512(k, _mm512_movm_epi8(sign)); // !k where the sign is set
+        // k + lift, and !k + lift where the sign is set
+        let lifted = _mm512_add_epi8(k, _mm512_set1_epi8(lift));
+        let twice = _mm512_set1_epi8(2 * lift - 1);
+        let all = _mm512_mask_sub_epi8(lifted, sign, twice, lifted);
         // SAFETY: room for 64 bytes is there
         unsafe { _mm512_storeu_si512(codes.as_mut_ptr().cast(), all) };
     }
