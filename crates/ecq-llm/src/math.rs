@@ -132,9 +132,9 @@ mod tests {
         let all: Vec<f32> = (0..count * len).map(number).collect();
         let query: Vec<f32> = (0..len).map(|i| number(i + 1000)).collect();
         let mut keys = vec![0.0; 2 * SIDE * len];
-        for at in 0..count * len {
+        for (at, number) in all.iter().enumerate() {
             let (position, i) = (at / len, at % len);
-            keys[position / SIDE * SIDE * len + i * SIDE + position % SIDE] = all[at];
+            keys[position / SIDE * SIDE * len + i * SIDE + position % SIDE] = *number;
         }
         let mut found = vec![0.0; 2 * SIDE];
         scores(&query, &keys, 0.5, &mut found);

@@ -116,12 +116,10 @@ pub(crate) fn multiply_strip(isa: Isa, strip: &Strip<'_>, x: &Activations, sums:
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 => avx512::multiply_strip(isa, strip, x, sums),
-        _ => unreachable!(
-            "no strips for {} ({} codes, {} sums)",
-            isa.set().name(),
-            strip.codes.len(),
-            sums.len() + x.count()
-        ),
+        _ => {
+            let numbers = strip.codes.len() + strip.scale.len() + strip.base.len() + sums.len() + x.count();
+            unreachable!("no strips for {} ({numbers} numbers)", isa.set().name())
+        }
     }
 }
 

@@ -33,6 +33,9 @@ fn fields<const WIDTH: usize>(plane: &[u8], block: usize) -> __m512i {
     _mm512_and_si512(all, _mm512_set1_epi8((1 << WIDTH) - 1))
 }
 
+/// How far ahead raw bits are fetched: some rows.
+const AHEAD: usize = 512;
+
 /// Codes of whole blocks of weights with 1 to 4 raw bits, from a multiple of 8 on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8], lift: i8) {
@@ -41,6 +44,14 @@ pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: 
     let (four, two, one) = (from(4), from(2), from(1).as_chunks::<8>().0);
     let both = nibbles.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     for (block, (nibbles, codes)) in both.enumerate() {
+        // strips are so many streams at once that the processor does not see ahead; a prefetch of any address is harmless
+        match raw_bits {
+            1 => {
+                _mm_prefetch::<_MM_HINT_T0>(one.as_ptr().wrapping_add(block).cast::<i8>().wrapping_add(AHEAD))
+            }
+            2 | 3 => _mm_prefetch::<_MM_HINT_T0>(two.as_ptr().wrapping_add(16 * block + AHEAD).cast()),
+            _ => _mm_prefetch::<_MM_HINT_T0>(four.as_ptr().wrapping_add(32 * block + AHEAD).cast()),
+        }
         // SAFETY: 64 bytes are there
         let nibbles = unsafe { _mm512_loadu_si512(nibbles.as_ptr().cast()) };
         let sign = |raw, bit| _mm512_test_epi8_mask(raw, _mm512_set1_epi8(bit));

@@ -12,7 +12,21 @@ pub(super) enum Source {
     Single(*const f32),
 }
 
+/// How far ahead numbers are fetched: some rows.
+const AHEAD: usize = 256;
+
 impl Source {
+    /// Fetches what the next rows need; any address is harmless.
+    #[inline]
+    #[target_feature(enable = "avx512f")]
+    fn fetch(self, at: usize) {
+        let at = match self {
+            Self::Half(all) => all.wrapping_add(at).cast::<i8>(),
+            Self::Single(all) => all.wrapping_add(at).cast(),
+        };
+        _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(AHEAD));
+    }
+
     /// Numbers from `at` on, as many as the mask has bits.
     ///
     /// # Safety
@@ -50,6 +64,10 @@ pub(super) unsafe fn row(
         let mut all = _mm512_loadu_ps(sums.as_ptr());
         for i in (0..len).step_by(LANES) {
             let mask = if len - i >= LANES { 0xffff } else { (1 << (len - i)) - 1 };
+            scale.fetch(at + i);
+            if let Some(min) = min {
+                min.fetch(at + i);
+            }
             let s = scale.load(at + i, mask);
             let base = match min {
                 Some(min) => _mm512_fmadd_ps(s, zero, min.load(at + i, mask)),
