@@ -228,16 +228,27 @@ impl Tile<'_> {
             return Ok(());
         }
         scratch.nibbles.resize(strips * PITCH, 0);
-        for row in 0..height {
-            let rows = (self.rows - row).div_ceil(height);
-            self.begin(rows, row, height, scratch);
-            for block in (0..cols / BLOCK).step_by(self.panel()) {
-                let blocks = self.panel().min(cols / BLOCK - block);
-                decoder.advance(blocks, &mut scratch.nibbles, PITCH)?;
-                let place = Place { row, row_step: height, rows, block, blocks, at: 0, pitch: PITCH };
-                self.multiply(&place, scratch);
+        let all = cols / BLOCK;
+        // short rows are decoded a few at a time: starting and stopping takes as long as some steps
+        let together = (self.panel() / all).max(1);
+        for first in (0..height).step_by(together) {
+            let together = together.min(height - first);
+            for block in (0..all).step_by(self.panel()) {
+                let blocks = self.panel().min(all - block);
+                decoder.advance(together * blocks, &mut scratch.nibbles, PITCH)?;
+                for (i, row) in (first..first + together).enumerate() {
+                    let rows = (self.rows - row).div_ceil(height);
+                    if block == 0 {
+                        self.begin(rows, row, height, scratch);
+                    }
+                    let at = i * blocks * BLOCK;
+                    let place = Place { row, row_step: height, rows, block, blocks, at, pitch: PITCH };
+                    self.multiply(&place, scratch);
+                    if block + blocks == all {
+                        self.finish(rows, row, height, scratch, out);
+                    }
+                }
             }
-            self.finish(rows, row, height, scratch, out);
         }
         decoder.finish()
     }

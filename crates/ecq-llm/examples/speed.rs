@@ -26,16 +26,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut cache = model.cache(prompt.max(16) + count)?;
     let mut token = most_likely(&model.next(&[504, 3575, 282, 4649, 314], &mut cache, &|| false)?);
     println!("opened in {opened:.1?}, first token {token} after {:.1?}", start.elapsed());
-    let (mut all, mut busy) = (Vec::new(), Vec::new());
+    let (mut all, before) = (Vec::new(), on_core());
     for _ in 0..count {
-        let (begun, before) = (Instant::now(), on_core());
+        let begun = Instant::now();
         token = most_likely(&model.next(&[token], &mut cache, &|| false)?);
         all.push(begun.elapsed());
-        busy.push(on_core() - before);
     }
+    println!("on a core for a token, main thread, mean: {:.2?}", (on_core() - before) / count as u32);
     all.sort();
-    busy.sort();
-    println!("on a core for a token, main thread: best {:.2?}, median {:.2?}", busy[0], busy[count / 2]);
     let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64();
     let (best, median) = (all[0], all[all.len() / 2]);
     println!(

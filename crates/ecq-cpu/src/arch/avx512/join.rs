@@ -39,13 +39,29 @@ const AHEAD: usize = 512;
 /// Codes of whole blocks of weights with 1 to 4 raw bits, from a multiple of 8 on.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8], lift: i8) {
-    let raw_bits = planes.raw_bits();
+    match planes.raw_bits() {
+        1 => blocks::<1>(planes, first, nibbles, codes, lift),
+        2 => blocks::<2>(planes, first, nibbles, codes, lift),
+        3 => blocks::<3>(planes, first, nibbles, codes, lift),
+        _ => blocks::<4>(planes, first, nibbles, codes, lift),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+fn blocks<const RAW_BITS: u32>(
+    planes: &RawPlanes<'_>,
+    first: usize,
+    nibbles: &[u8],
+    codes: &mut [i8],
+    lift: i8,
+) {
     let from = |width: usize| planes.plane(width as u32).get(first / 8 * width..).unwrap_or(&[]);
     let (four, two, one) = (from(4), from(2), from(1).as_chunks::<8>().0);
     let both = nibbles.as_chunks::<BLOCK>().0.iter().zip(codes.as_chunks_mut::<BLOCK>().0);
     for (block, (nibbles, codes)) in both.enumerate() {
         // strips are so many streams at once that the processor does not see ahead; a prefetch of any address is harmless
-        match raw_bits {
+        match RAW_BITS {
             1 => {
                 _mm_prefetch::<_MM_HINT_T0>(one.as_ptr().wrapping_add(block).cast::<i8>().wrapping_add(AHEAD))
             }
@@ -56,7 +72,7 @@ pub(super) fn join(planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: 
         let nibbles = unsafe { _mm512_loadu_si512(nibbles.as_ptr().cast()) };
         let sign = |raw, bit| _mm512_test_epi8_mask(raw, _mm512_set1_epi8(bit));
         let low = |raw, bits| _mm512_and_si512(raw, _mm512_set1_epi8(bits));
-        let (k, sign) = match raw_bits {
+        let (k, sign) = match RAW_BITS {
             1 => (nibbles, u64::from_le_bytes(one[block])),
             2 => {
                 let raw = fields::<2>(two, block);
