@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{BLOCK, LANE, LANES};
 
 /// Columns that share a scale in [`Precision::Int8`].
-const SCALED: usize = 32;
+pub(crate) const SCALED: usize = 32;
 /// Columns are filled up with zeros to a multiple of this.
 const FILL: usize = 2 * BLOCK;
 /// 1.5 * 2^23: added to a small number, it leaves the nearest integer in the low bits.
@@ -47,7 +47,16 @@ pub(crate) enum Data {
     /// In each block of 64, element `16 k + i` is column `4 i + k`: lane i of the k-th vector.
     F32(Vec<f32>),
     /// Integers in order of columns, and a scale for each four columns.
-    Int8 { values: Vec<i8>, scales: Vec<f32> },
+    Int8 { values: Vec<i8>, scales: Vec<f32>, units: Units },
+}
+
+/// Of each [`SCALED`] columns of each vector: their scale, and the sum of what they stand for. A vector's numbers are filled up
+/// with zeros to [`Units::pitch`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Units {
+    pub pitch: usize,
+    pub scales: Vec<f32>,
+    pub sums: Vec<f32>,
 }
 
 impl Activations {
@@ -77,6 +86,7 @@ impl Activations {
                 Precision::Int8 => Data::Int8 {
                     values: Vec::with_capacity(count * padded),
                     scales: Vec::with_capacity(count * padded / LANE),
+                    units: Units { pitch: (padded / SCALED).next_multiple_of(LANES), ..Units::default() },
                 },
             },
             totals: Vec::with_capacity(count),
@@ -100,14 +110,20 @@ impl Activations {
                 }
                 sum(x)
             }
-            Data::Int8 { values, scales } => {
+            Data::Int8 { values, scales, units } => {
                 let mut total = 0.0;
                 for block in x.as_chunks::<SCALED>().0 {
-                    let scale = quantize(block, values);
+                    let (codes, scale) = quantize(block);
+                    values.extend(codes);
                     scales.extend([scale; SCALED / LANE]);
-                    let sum: i32 = values[values.len() - SCALED..].iter().map(|&v| i32::from(v)).sum();
+                    let sum: i32 = codes.iter().map(|&v| i32::from(v)).sum();
+                    units.scales.push(scale);
+                    units.sums.push(scale * sum as f32);
                     total += f64::from(scale) * f64::from(sum);
                 }
+                let filled = units.scales.len().next_multiple_of(units.pitch);
+                units.scales.resize(filled, 0.0);
+                units.sums.resize(filled, 0.0);
                 total as f32
             }
         };
@@ -141,7 +157,7 @@ impl Activations {
                 let (block, i) = (at / BLOCK * BLOCK, at % BLOCK);
                 data[block + i % LANE * LANES + i / LANE]
             }
-            Data::Int8 { values, scales } => scales[at / LANE] * f32::from(values[at]),
+            Data::Int8 { values, scales, .. } => scales[at / LANE] * f32::from(values[at]),
         }
     }
 
@@ -158,20 +174,24 @@ impl Activations {
 
 /// In f64, for it happens once a vector.
 fn sum(x: &[f32]) -> f32 {
-    x.iter().map(|&x| f64::from(x)).sum::<f64>() as f32
+    let (blocks, rest) = x.as_chunks::<LANES>();
+    let mut sums = [0.0; LANES];
+    for block in blocks {
+        sums.iter_mut().zip(block).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    (sums.iter().sum::<f64>() + rest.iter().map(|&x| f64::from(x)).sum::<f64>()) as f32
 }
 
-/// Appends the integers of a block; returns its scale, NaN if a number is not finite.
-fn quantize(block: &[f32; SCALED], values: &mut Vec<i8>) -> f32 {
+/// The integers of a block; and its scale, NaN if a number is not finite.
+fn quantize(block: &[f32; SCALED]) -> ([i8; SCALED], f32) {
     // as integers, magnitudes compare like the numbers, with infinities and NaNs on top
     let most = block.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff));
     if most >= f32::INFINITY.to_bits() {
-        values.extend([0; SCALED]);
-        return f32::NAN;
+        return ([0; SCALED], f32::NAN);
     }
     let most = f32::from_bits(most);
     // below this the scale would be denormal and its inverse soon no number
     let factor = if most < 128.0 * f32::MIN_POSITIVE { 0.0 } else { 127.0 / most };
-    values.extend(block.map(|x| (((x * factor).clamp(-127.0, 127.0)) + ROUND).to_bits() as i8));
-    if factor == 0.0 { 0.0 } else { most / 127.0 }
+    let codes = block.map(|x| (((x * factor).clamp(-127.0, 127.0)) + ROUND).to_bits() as i8);
+    (codes, if factor == 0.0 { 0.0 } else { most / 127.0 })
 }

@@ -51,22 +51,28 @@
 //! | scales of a tensor, and what is left to the end of a row | `scaling` |
 //! | a tile → panels of codes, or of weights that are floats, escapes apart | `tile` |
 //! | a panel × vectors | `arch`, a kernel for each instruction set and precision, one for floats |
-//! | rows over threads | `spread` |
+//! | 16 rows × many vectors | `wide` |
+//! | rows of one or several products over threads | `spread`, `products` |
 //! | bytes that a tensor will take | [`memory`] |
-#![deny(unsafe_code)] // but for the kernels in `arch`
+//! | threads that stay awake between products | [`team`] |
+#![deny(unsafe_code)] // but for the kernels in `arch`, and what `team` lends to threads
 
 mod activations;
 mod arch;
 mod matrix;
 pub mod memory;
 mod packed;
+mod products;
 mod scaling;
 mod spread;
+pub mod team;
 mod tile;
+mod wide;
 
 pub use activations::{Activations, Precision};
 pub use matrix::Matrix;
 pub use packed::Packed;
+pub use products::{Factor, multiply_all};
 pub use rans_core::{InstructionSet, Isa};
 
 /// Columns that kernels take at once.

@@ -1,12 +1,12 @@
 //! A coded tensor to multiply with.
 
-use ecq_format::Result;
 use ecq_format::reader::CodedTensor;
+use ecq_format::{Error, Result};
 use rans_core::Isa;
 
 use crate::activations::{Activations, Precision};
 use crate::scaling::Scaling;
-use crate::spread::{Threads, spread};
+use crate::spread::{Threads, Work, spread};
 use crate::tile;
 
 /// A coded tensor as a matrix of rows x columns. Its weights stay coded; its scales are decoded once.
@@ -89,11 +89,21 @@ impl<'a> Matrix<'a> {
     }
 
     fn run(&self, threads: Threads, x: &Activations, y: &mut [f32]) -> Result<()> {
+        spread(threads, vec![self.work(x, y)])
+    }
+
+    /// Whether vectors were prepared for a matrix with the same column scales.
+    pub(crate) fn fits(&self, x: &Activations) -> bool {
+        x.has_columns(&self.scaling.columns)
+    }
+
+    /// The product, to be computed in pieces.
+    pub(crate) fn work<'b>(&'b self, x: &'b Activations, y: &'b mut [f32]) -> Work<'b, Error> {
         self.scaling.check(x, y);
         let tensor = self.tensor.get();
         let height = tensor.coded().tile_rows as usize;
-        spread(threads, height, x.count(), y, |i, out| {
-            tile::multiply(self.isa, tensor, &self.scaling, i, x, out)
-        })
+        let task =
+            move |i: usize, y: &mut [&mut [f32]]| tile::multiply(self.isa, tensor, &self.scaling, i, x, y);
+        Work { height, vectors: x.count(), y, task: Box::new(task) }
     }
 }

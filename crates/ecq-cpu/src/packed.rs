@@ -1,14 +1,18 @@
 //! A tensor held decoded, in plain integers of 4, 8 or 16 bits: more memory, less work a product.
 
-use ecq_format::Result;
+use ecq_format::escapes;
 use ecq_format::reader::CodedTensor;
+use ecq_format::tile::TileParts;
+use ecq_format::{Error, Result};
 use rans_core::Isa;
 use rayon::prelude::*;
+use std::cell::RefCell;
 
 use crate::activations::{Activations, Precision};
 use crate::arch::{Codes, Panel, accumulate};
-use crate::scaling::Scaling;
-use crate::spread::{Threads, spread};
+use crate::scaling::{RowScales, Rows, Scaling};
+use crate::spread::{Threads, Work, spread};
+use crate::wide::{self, Wide};
 use crate::{BLOCK, LANES};
 
 /// Rows that one thread takes at a time.
@@ -18,13 +22,30 @@ const ROWS: usize = 8;
 /// Blocks of columns that are multiplied at once, where there is more than one vector.
 const BLOCKS: usize = 16;
 
+/// In about so many pieces a large matrix is cut.
+const PIECES: usize = 64;
+
+/// Buffers of a thread.
+#[derive(Default)]
+struct Scratch {
+    scales: RowScales,
+    sums: Vec<f32>,
+    corrections: Vec<f32>,
+    by_row: Vec<f32>,
+    wide: Wide,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
 /// Levels of a tensor less their centre, in rows that are filled up to a multiple of 128 columns.
 enum Store {
     /// See [`Codes::Int4`].
     Int4(Vec<u8>),
     Int8 {
         codes: Vec<i8>,
-        /// Whether all codes are in -16..16.
+        /// Whether all codes are in 0..32.
         five: bool,
     },
     Int16(Vec<i16>),
@@ -41,7 +62,7 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// Decodes a tensor: without raw bits to 4 bits a weight, with up to four of them to 8, with more to 16. Levels that
+    /// Decodes a tensor: codes of 16 values to 4 bits a weight, with up to four of them to 8, with more to 16. Levels that
     /// do not fit are kept aside. Errors: [`Corrupt`](ecq_format::Error::Corrupt);
     /// [`Unsupported`](ecq_format::Error::Unsupported) if the tensor holds floats without loss, if its levels are predicted
     /// or the groups of its columns scattered.
@@ -68,20 +89,20 @@ impl Packed {
         let pitch = cols.next_multiple_of(2 * BLOCK);
         let mut escapes = Vec::new();
         let store = match coded.raw_bits {
-            0 => Store::Int4(fill(tensor, pitch / 2, &mut escapes, 0..16, |row, col, code| {
-                let at = col / (2 * BLOCK) * BLOCK + col % BLOCK;
-                row[at] |= (code as u8) << (4 * (col / BLOCK % 2));
-            })?),
-            1..=4 => {
-                let range = if coded.raw_bits == 1 { -16..16 } else { -128..128 };
-                let codes = fill(tensor, pitch, &mut escapes, range, |row, col, code| row[col] = code as i8)?;
-                Store::Int8 { codes, five: coded.raw_bits == 1 }
+            0 | 1 if scaling.lift < 16 => {
+                Store::Int4(fill(tensor, &scaling, pitch / 2, &mut escapes, |row, col, code| {
+                    let at = col / (2 * BLOCK) * BLOCK + col % BLOCK;
+                    row[at] |= (code as u8) << (4 * (col / BLOCK % 2));
+                })?)
+            }
+            0..=4 => {
+                let five = coded.raw_bits == 1;
+                let put = |row: &mut [i8], col: usize, code| row[col] = code as i8;
+                Store::Int8 { codes: fill(tensor, &scaling, pitch, &mut escapes, put)?, five }
             }
             _ => {
-                let range = -(1 << 15)..1 << 15;
-                Store::Int16(fill(tensor, pitch, &mut escapes, range, |row, col, code| {
-                    row[col] = code as i16
-                })?)
+                let put = |row: &mut [i16], col: usize, code| row[col] = code as i16;
+                Store::Int16(fill(tensor, &scaling, pitch, &mut escapes, put)?)
             }
         };
         Ok(Self { isa, rows, scaling, store, escapes })
@@ -132,36 +153,103 @@ impl Packed {
     }
 
     fn run(&self, threads: Threads, x: &Activations, y: &mut [f32]) {
+        // no piece has an error
+        let _ = spread(threads, vec![self.work(x, y)]);
+    }
+
+    /// Whether vectors were prepared for a matrix with the same column scales.
+    pub(crate) fn fits(&self, x: &Activations) -> bool {
+        x.has_columns(&self.scaling.columns)
+    }
+
+    /// The product, to be computed in pieces.
+    pub(crate) fn work<'b>(&'b self, x: &'b Activations, y: &'b mut [f32]) -> Work<'b, Error> {
         self.scaling.check(x, y);
-        let done: std::result::Result<(), std::convert::Infallible> =
-            spread(threads, PIECE, x.count(), y, |piece, out| {
-                let mut sums = vec![0.0; ROWS * x.count() * LANES];
-                for (i, out) in out.chunks_mut(ROWS * x.count()).enumerate() {
-                    self.rows_of(piece * PIECE + i * ROWS, x, &mut sums, out);
+        // large matrices in larger pieces: taking one takes time, too
+        let height = (self.rows / PIECES).next_multiple_of(PIECE).max(PIECE);
+        let task = move |piece: usize, y: &mut [&mut [f32]]| {
+            SCRATCH.with_borrow_mut(|scratch| self.piece(piece * height, x, scratch, y));
+            Ok(())
+        };
+        Work { height, vectors: x.count(), y, task: Box::new(task) }
+    }
+
+    /// The product of some rows, from `first` on.
+    fn piece(&self, first: usize, x: &Activations, scratch: &mut Scratch, y: &mut [&mut [f32]]) {
+        let count = x.count();
+        if let [y] = y {
+            for (i, out) in y.chunks_mut(ROWS).enumerate() {
+                self.rows_of(first + i * ROWS, x, scratch, out);
+            }
+            return;
+        }
+        let rows = y.first().map_or(0, |y| y.len());
+        if wide::takes(self.isa, &self.scaling, x) {
+            let mut escapes = Vec::new();
+            for &(row, col, level) in self.escapes(first, rows) {
+                escapes.resize(rows * count, 0.0);
+                let out = &mut escapes[(row as usize - first) * count..][..count];
+                self.scaling.add_escape(row as usize, col as usize, level, x, out);
+            }
+            let fill = &|row: usize, codes: &mut [u8]| self.row(first + row, codes);
+            let rows = wide::Rows { isa: self.isa, scaling: &self.scaling, first, fill, escapes: &escapes };
+            wide::multiply(&rows, x, &mut scratch.wide, y);
+            return;
+        }
+        let mut by_row = std::mem::take(&mut scratch.by_row);
+        by_row.resize(ROWS * count, 0.0);
+        for row in (0..rows).step_by(ROWS) {
+            let own = ROWS.min(rows - row);
+            self.rows_of(first + row, x, scratch, &mut by_row[..own * count]);
+            for (m, y) in y.iter_mut().enumerate() {
+                let sums = by_row[m..].iter().step_by(count);
+                y[row..row + own].iter_mut().zip(sums).for_each(|(y, &sum)| *y = sum);
+            }
+        }
+        scratch.by_row = by_row;
+    }
+
+    /// The escapes of some rows.
+    fn escapes(&self, first: usize, rows: usize) -> &[(u32, u32, i32)] {
+        let at = |row: usize| self.escapes.partition_point(|e| (e.0 as usize) < row);
+        &self.escapes[at(first)..at(first + rows)]
+    }
+
+    /// Copies the codes of a row.
+    fn row(&self, row: usize, out: &mut [u8]) {
+        let pitch = self.scaling.cols.next_multiple_of(2 * BLOCK);
+        match &self.store {
+            Store::Int4(codes) => {
+                let codes = codes[row * pitch / 2..][..pitch / 2].as_chunks::<BLOCK>().0;
+                for (codes, out) in codes.iter().zip(out.chunks_mut(2 * BLOCK)) {
+                    let (below, above) = out.split_at_mut(BLOCK.min(out.len()));
+                    below.iter_mut().zip(codes).for_each(|(out, code)| *out = code & 15);
+                    above.iter_mut().zip(codes).for_each(|(out, code)| *out = code >> 4);
                 }
-                Ok(())
-            });
-        match done {
-            Ok(()) => {}
+            }
+            Store::Int8 { codes, .. } => {
+                out.iter_mut().zip(&codes[row * pitch..]).for_each(|(out, &code)| *out = code as u8);
+            }
+            Store::Int16(_) => unreachable!("words do not go this way"),
         }
     }
 
     /// A few rows of a product, from `first` on.
-    fn rows_of(&self, first: usize, x: &Activations, sums: &mut [f32], out: &mut [f32]) {
+    fn rows_of(&self, first: usize, x: &Activations, scratch: &mut Scratch, out: &mut [f32]) {
         let count = x.count();
         let rows = out.len() / count;
-        let sums = &mut sums[..rows * count * LANES];
-        sums.fill(0.0);
+        let Scratch { scales, sums, corrections, .. } = scratch;
+        sums.resize(rows * count * LANES, 0.0);
+        self.scaling.begin(self.isa, Rows { first, step: 1, count: rows }, x, scales, sums);
         let all = x.padded() / BLOCK;
         let most = if count == 1 { all } else { BLOCKS };
         for block in (0..all).step_by(most) {
             let blocks = most.min(all - block);
             let (codes, pitch) = self.codes(first, block);
-            let panel = Panel { codes, pitch, rows, block, blocks, row: first, row_step: 1 };
+            let panel = Panel { codes, pitch, rows, block, blocks, scales };
             accumulate(self.isa, &panel, x, &self.scaling.terms, sums);
         }
-        let mut corrections = Vec::new();
-        let mut escapes = &self.escapes[self.escapes.partition_point(|e| (e.0 as usize) < first)..];
+        let mut escapes = self.escapes(first, rows);
         for (i, out) in out.chunks_exact_mut(count).enumerate() {
             let row = first + i;
             corrections.clear();
@@ -169,10 +257,10 @@ impl Packed {
                 escapes.split_first().filter(|(e, _)| e.0 as usize == row)
             {
                 corrections.resize(count, 0.0);
-                self.scaling.add_escape(row, col as usize, level, x, &mut corrections);
+                self.scaling.add_escape(row, col as usize, level, x, corrections);
                 escapes = rest;
             }
-            self.scaling.finish(row, x, &sums[i * count * LANES..][..count * LANES], &corrections, out);
+            self.scaling.finish(row, x, &sums[i * count * LANES..][..count * LANES], corrections, out);
         }
     }
 
@@ -189,36 +277,41 @@ impl Packed {
     }
 }
 
-/// Decodes all tiles, in parallel, to rows of `pitch` elements: `put(row, column, code)` for codes in `range`; others are
-/// listed with their level, and code 0 stands for them.
+/// Decodes all tiles, in parallel, to rows of `pitch` elements: `put(row, column, code)`. Escapes are listed with their level,
+/// and code 0 stands for them, as it does in products from the coded form: so both are the same to the bit.
 fn fill<T: Default + Clone + Send>(
     tensor: &CodedTensor<'_>,
+    scaling: &Scaling,
     pitch: usize,
     escapes: &mut Vec<(u32, u32, i32)>,
-    range: std::ops::Range<i64>,
     put: impl Fn(&mut [T], usize, i64) + Sync,
 ) -> Result<Vec<T>> {
     let coded = tensor.coded();
     let (rows, cols) = (coded.rows as usize, coded.cols as usize);
     let mut all = vec![T::default(); rows * pitch];
     let tile = |levels: &mut Vec<i32>, (tile, out): (usize, &mut [T])| {
-        let mut escapes = Vec::new();
         tensor.levels(tile, levels)?;
+        let (bytes, entry) = tensor.tile(tile)?;
+        let mut escapes = Vec::new();
+        let parts = TileParts::new(bytes, entry, coded.split(), levels.len());
+        let list = parts.and_then(|parts| {
+            escapes::read(parts.escapes, levels.len(), |at, level| escapes.push((at, level)))
+        });
+        list.map_err(|why| tensor.corrupt(tile, why))?;
+        let mut next = escapes.iter().map(|e| e.0).peekable();
         let first = tensor.rows(tile).start;
         for (i, (out, levels)) in out.chunks_exact_mut(pitch).zip(levels.chunks_exact(cols)).enumerate() {
             for (col, &level) in levels.iter().enumerate() {
-                let code = i64::from(level) - i64::from(coded.center);
-                if range.contains(&code) {
-                    put(out, col, code);
-                } else {
-                    escapes.push(((first + i) as u32, col as u32, level));
+                if next.next_if_eq(&(i * cols + col)).is_none() {
+                    put(out, col, scaling.code(level));
                 }
             }
         }
-        Ok(escapes)
+        let place = |(at, level)| ((first + at / cols) as u32, (at % cols) as u32, level);
+        Ok(escapes.into_iter().map(place).collect())
     };
     let tiles = all.par_chunks_mut(pitch * coded.tile_rows as usize).enumerate();
-    let lists: Vec<_> = tiles.map_init(Vec::new, tile).collect::<Result<_>>()?;
+    let lists: Vec<Vec<_>> = tiles.map_init(Vec::new, tile).collect::<Result<_>>()?;
     escapes.extend(lists.into_iter().flatten());
     Ok(all)
 }

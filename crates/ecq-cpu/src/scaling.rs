@@ -12,10 +12,15 @@ use ecq_format::Result;
 use ecq_format::directory::{Scales, Values};
 use ecq_format::pattern::Pattern;
 use ecq_format::reader::CodedTensor;
+use ecq_format::tile::Frequencies;
 use ecq_quant::groups as values;
 use ecq_quant::values::{from_bits, octaves};
+use half::f16;
+use multiversion::multiversion;
+use rans_core::{InstructionSet, Isa};
 
-use crate::activations::Activations;
+use crate::activations::{Activations, Data, SCALED};
+use crate::arch;
 use crate::{BLOCK, LANE, LANES, Precision};
 
 /// Bytes of a scale in memory.
@@ -26,6 +31,9 @@ pub(crate) struct Scaling {
     rows: usize,
     pub cols: usize,
     center: i32,
+    raw_bits: u32,
+    /// What is added to codes of five bits so that none is negative: 8 if they then fit four bits, else 16.
+    pub lift: i32,
     /// Set if the weights are floats by their bit patterns; then there are no scales.
     pub pattern: Option<Pattern>,
     bias: f32,
@@ -88,16 +96,85 @@ impl Book {
     }
 }
 
+/// Scales or minima: as halves where these hold all of them exactly, which takes half the memory.
+pub(crate) enum Numbers {
+    Half(Vec<u16>),
+    Single(Vec<f32>),
+}
+
+impl Numbers {
+    fn new(all: Vec<f32>) -> Self {
+        let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+        if all.iter().all(exact) {
+            Self::Half(all.into_iter().map(|v| f16::from_f32(v).to_bits()).collect())
+        } else {
+            Self::Single(all)
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Half(all) => size_of_val(all.as_slice()) as u64,
+            Self::Single(all) => size_of_val(all.as_slice()) as u64,
+        }
+    }
+
+    fn at(&self, at: usize) -> f32 {
+        match self {
+            Self::Half(all) => single(all[at]),
+            Self::Single(all) => all[at],
+        }
+    }
+
+    /// Copies numbers from `at` on.
+    fn read(&self, at: usize, out: &mut [f32]) {
+        match self {
+            Self::Half(all) => singles(&all[at..][..out.len()], out),
+            Self::Single(all) => out.copy_from_slice(&all[at..][..out.len()]),
+        }
+    }
+}
+
+/// Which rows of a matrix.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub first: usize,
+    pub step: usize,
+    pub count: usize,
+}
+
+/// The scales of the rows of a panel, as a kernel needs them.
+#[derive(Default)]
+pub(crate) struct RowScales {
+    /// Of each row one after another, then filling of 16.
+    pub scale: Vec<f32>,
+    /// Likewise; empty without minima.
+    pub min: Vec<f32>,
+    /// Instead of both, where a kernel takes it: for each row and each [`SCALED`] columns, the scale of weights times that of
+    /// the vector. What is added to their product is in the sums already.
+    pub factors: Vec<f32>,
+    /// Numbers from row to row in `factors`.
+    pub pitch: usize,
+}
+
+impl RowScales {
+    /// s and m of a weight, by the row in the panel.
+    pub fn of(&self, groups: &Groups, row: usize, col: usize) -> (f32, f32) {
+        let at = row * groups.per_row + (col / groups.size).min(groups.per_row - 1);
+        (self.scale[at], self.min.get(at).copied().unwrap_or(0.0))
+    }
+}
+
 /// Scales of groups of columns.
 pub(crate) struct Groups {
     /// Columns of a group.
     pub size: usize,
     /// Groups in a row.
     pub per_row: usize,
-    /// Numbers of all rows, and filling of 16.
-    pub scale: Vec<f32>,
-    /// Likewise, or empty.
-    pub min: Vec<f32>,
+    /// Numbers of all rows.
+    pub scale: Numbers,
+    /// Likewise.
+    pub min: Option<Numbers>,
     /// For each block of 64 columns: its first group in the row, and for each lane of four columns the group from there.
     /// Columns that are filling belong to the row's last group.
     pub lanes: Vec<(u32, [i32; LANES])>,
@@ -107,11 +184,7 @@ pub(crate) struct Groups {
 
 impl Groups {
     fn new(groups: values::Groups, cols: usize) -> Self {
-        let values::Groups { size, per_row, mut scale, mut min, of_column } = groups;
-        scale.extend([0.0; LANES]);
-        if !min.is_empty() {
-            min.extend([0.0; LANES]);
-        }
+        let values::Groups { size, per_row, scale, min, of_column } = groups;
         let lanes = |block: usize| {
             let first = (block * BLOCK / size).min(per_row - 1);
             let group = |lane: usize| ((block * BLOCK + lane * LANE) / size).min(per_row - 1) - first;
@@ -119,6 +192,7 @@ impl Groups {
         };
         let blocks = cols.next_multiple_of(2 * BLOCK) / BLOCK;
         let lanes = (0..blocks).map(lanes).collect();
+        let (scale, min) = (Numbers::new(scale), (!min.is_empty()).then(|| Numbers::new(min)));
         Self { size, per_row, scale, min, lanes, of_column }
     }
 
@@ -134,7 +208,62 @@ impl Groups {
             None => (col / self.size).min(self.per_row - 1),
         };
         let at = row * self.per_row + group;
-        (self.scale[at], self.min.get(at).copied().unwrap_or(0.0))
+        (self.scale.at(at), self.min.as_ref().map_or(0.0, |min| min.at(at)))
+    }
+
+    /// Copies the scales of rows.
+    fn read(&self, rows: impl Iterator<Item = usize>, out: &mut RowScales) {
+        let RowScales { scale, min, factors, .. } = out;
+        factors.clear();
+        scale.clear();
+        min.clear();
+        for row in rows {
+            for (from, to) in [(Some(&self.scale), &mut *scale), (self.min.as_ref(), &mut *min)] {
+                if let Some(from) = from {
+                    let at = to.len();
+                    to.resize(at + self.per_row, 0.0);
+                    from.read(row * self.per_row, &mut to[at..]);
+                }
+            }
+        }
+        scale.extend([0.0; LANES]);
+        if self.min.is_some() {
+            min.extend([0.0; LANES]);
+        }
+    }
+
+    /// s and m of each [`SCALED`] columns of a row; `out` is filled up with zeros. Groups must be a multiple of that.
+    pub fn units(&self, row: usize, scale: &mut [f32], min: &mut [f32]) {
+        let each = self.size / SCALED;
+        for (from, out) in [(Some(&self.scale), scale), (self.min.as_ref(), min)] {
+            let len = self.per_row.min(out.len());
+            out[len..].fill(0.0);
+            match from {
+                Some(from) => from.read(row * self.per_row, &mut out[..len]),
+                None => out.fill(0.0),
+            }
+            if each > 1 {
+                let last = out.len().min(self.per_row * each);
+                (0..last).rev().for_each(|unit| out[unit] = out[unit / each]);
+            }
+        }
+    }
+}
+
+/// A half as a float. As plain integers and one product, which the compiler makes vectors of.
+#[inline(always)]
+fn single(half: u16) -> f32 {
+    let bits = u32::from(half);
+    // subnormal halves become subnormal floats, and all are scaled by 2^112
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+    let beyond = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | beyond | (bits & 0x8000) << 16)
+}
+
+#[multiversion(targets = "simd")]
+fn singles(halves: &[u16], out: &mut [f32]) {
+    for (out, half) in out.iter_mut().zip(halves) {
+        *out = single(*half);
     }
 }
 
@@ -154,7 +283,7 @@ impl Scaling {
             }
             grouped => {
                 let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-                groups = values::Groups::new(&grouped, rows, cols, &planes).map(|g| Groups::new(g, cols));
+                groups = values::Groups::new(&grouped, rows, cols, &planes);
             }
         }
         let codebook = codebook.map(|book| book.0);
@@ -169,11 +298,25 @@ impl Scaling {
                 None => step *= unit,
             }
         }
-        let zero = if book.is_some() { 0.0 } else { (f64::from(coded.center) + bias) as f32 };
+        let groups = groups.map(|groups| Groups::new(groups, coded.cols as usize));
+        let lift = match coded.raw_bits {
+            1 if coded.pattern.is_none() && codebook.is_none() => {
+                if fits_four(tensor.frequencies()) {
+                    8
+                } else {
+                    16
+                }
+            }
+            _ => 0,
+        };
+        let center = coded.center - lift;
+        let zero = if book.is_some() { 0.0 } else { (f64::from(center) + bias) as f32 };
         Ok(Self {
             rows: coded.rows as usize,
             cols: coded.cols as usize,
-            center: coded.center,
+            center,
+            raw_bits: coded.raw_bits,
+            lift,
             pattern: coded.pattern,
             bias: bias as f32,
             codebook,
@@ -196,7 +339,7 @@ impl Scaling {
     /// offset come in [`Self::finish`], column scales are in the vectors.
     pub fn weights(&self, row: usize, col: usize, levels: &[i32], out: &mut [f32]) {
         for (out, &level) in out.iter_mut().zip(levels) {
-            let code = i64::from(level) - i64::from(self.center);
+            let code = self.code(level);
             let value = self.codebook.as_ref().zip(usize::try_from(code).ok()).and_then(|(b, i)| b.get(i));
             *out = value.copied().unwrap_or(level as f32 + self.bias);
         }
@@ -208,12 +351,88 @@ impl Scaling {
         }
     }
 
-    /// Bytes of the scales, without the filling behind them.
+    /// Bytes of the scales.
     pub fn memory(&self) -> u64 {
         let groups = self.terms.groups.as_ref();
-        let numbers = groups.map_or(0, |g| g.scale.len() + g.min.len());
-        let filling = groups.map_or(0, |g| LANES * (1 + usize::from(!g.min.is_empty())));
-        (numbers - filling + self.row.len() + self.columns.len()) as u64 * FLOAT
+        let numbers = groups.map_or(0, |g| g.scale.bytes() + g.min.as_ref().map_or(0, Numbers::bytes));
+        numbers + (self.row.len() + self.columns.len()) as u64 * FLOAT
+    }
+
+    /// Codes of this level.
+    pub fn code(&self, level: i32) -> i64 {
+        i64::from(level) - i64::from(self.center)
+    }
+
+    /// What kernels for vectors of integers add to codes, numbers of a codebook among them, so that none is negative.
+    pub fn shift(&self) -> f32 {
+        if self.terms.book.is_some() || (2..=4).contains(&self.raw_bits) { 128.0 } else { 0.0 }
+    }
+
+    /// Whether all codes fit bytes.
+    pub fn is_bytes(&self) -> bool {
+        self.raw_bits <= 4 && !self.by_weight && self.pattern.is_none()
+    }
+
+    /// What codes stand for, if not for themselves, plus [`Self::shift`].
+    pub fn bytes(&self) -> Option<[u8; 16]> {
+        self.terms.book.as_ref().map(|book| book.bytes.map(|byte| byte as u8 ^ 128))
+    }
+
+    /// Adds [`Self::shift`] to codes, after [`Self::bytes`] were looked up.
+    pub fn shift_codes(&self, table: Option<&[u8; 16]>, codes: &mut [u8]) {
+        match table {
+            Some(table) => codes.iter_mut().for_each(|code| *code = table[usize::from(*code & 15)]),
+            None if self.shift() > 0.0 => codes.iter_mut().for_each(|code| *code ^= 128),
+            None => {}
+        }
+    }
+
+    /// A number of the product from the sum that a strip gave.
+    pub fn finish_sum(&self, row: usize, x: &Activations, vector: usize, mut sum: f32) -> f32 {
+        if self.terms.groups.is_none() {
+            sum += (self.terms.zero - self.shift()) * x.totals[vector];
+        }
+        let scale = self.step * self.row.get(row).copied().unwrap_or(1.0);
+        match self.offset {
+            0.0 => scale * sum,
+            offset => scale * sum + offset * x.sums[vector],
+        }
+    }
+
+    /// Whether weights that share a scale of vectors share their own, too.
+    pub fn in_units(&self) -> bool {
+        self.is_bytes() && self.terms.groups.as_ref().is_some_and(|groups| groups.size.is_multiple_of(SCALED))
+    }
+
+    /// Before the first panel of some rows: their scales, and what sums begin with.
+    pub fn begin(&self, isa: Isa, rows: Rows, x: &Activations, scales: &mut RowScales, sums: &mut [f32]) {
+        sums.fill(0.0);
+        scales.factors.clear();
+        let Some(groups) = &self.terms.groups else { return };
+        let all = (0..rows.count).map(|i| rows.first + i * rows.step);
+        let Data::Int8 { units, .. } = &x.data else { return groups.read(all, scales) };
+        if isa.set() != InstructionSet::Avx512 || x.count() > 1 || !self.in_units() {
+            return groups.read(all, scales);
+        }
+        scales.pitch = units.pitch;
+        scales.factors.resize(rows.count * units.pitch, 0.0);
+        let zero = self.terms.zero - self.shift();
+        if groups.size == SCALED {
+            let numbers = (&groups.scale, groups.min.as_ref(), groups.per_row);
+            return arch::unite(isa, numbers, rows, zero, units, &mut scales.factors, sums);
+        }
+        let RowScales { scale, min, factors, .. } = scales;
+        scale.resize(units.pitch, 0.0);
+        min.resize(units.pitch, 0.0);
+        for ((row, factors), sums) in all.zip(factors.chunks_mut(units.pitch)).zip(sums.chunks_mut(LANES)) {
+            groups.units(row, scale, min);
+            let (s, m) = (Numbers::Single(std::mem::take(scale)), Numbers::Single(std::mem::take(min)));
+            let one = Rows { first: 0, step: 1, count: 1 };
+            arch::unite(isa, (&s, Some(&m), units.pitch), one, zero, units, factors, sums);
+            if let (Numbers::Single(s), Numbers::Single(m)) = (s, m) {
+                (*scale, *min) = (s, m);
+            }
+        }
     }
 
     /// Panics if a product of this shape makes no sense.
@@ -227,7 +446,7 @@ impl Scaling {
     /// Adds to `out`, one number a vector, what a weight of this level has more than one with code 0.
     pub fn add_escape(&self, row: usize, col: usize, level: i32, x: &Activations, out: &mut [f32]) {
         let scale = self.terms.groups.as_ref().map_or(1.0, |groups| groups.of(row, col).0);
-        let code = i64::from(level) - i64::from(self.center);
+        let code = self.code(level);
         let more = match (self.pattern, &self.terms.book) {
             // levels without a bit pattern were refused when they were read
             (Some(pattern), _) => from_bits(pattern.format, pattern.bits(level).unwrap_or(0)),
@@ -256,6 +475,14 @@ impl Scaling {
 
     fn leaves_zero(&self, x: &Activations) -> bool {
         self.terms.groups.is_none() && x.precision() == Precision::Int8
+    }
+}
+
+/// Whether no nibble is above 7: with a raw bit for the sign, codes are -8..8. Not looked for in pairs.
+fn fits_four(frequencies: &Frequencies) -> bool {
+    match frequencies {
+        Frequencies::Nibble(all) => all.as_array()[8..].iter().all(|&f| f == 0),
+        Frequencies::Pairs(_) | Frequencies::Prefix(_) => false,
     }
 }
 

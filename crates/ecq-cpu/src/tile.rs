@@ -15,7 +15,8 @@ use rans_core::{Isa, nibble};
 
 use crate::activations::Activations;
 use crate::arch::{Codes, Panel, accumulate, join};
-use crate::scaling::Scaling;
+use crate::scaling::{RowScales, Rows, Scaling};
+use crate::wide::{self, Wide};
 use crate::{BLOCK, LANES};
 
 /// Most blocks of a panel: eight rows of so many take 16 KiB.
@@ -35,7 +36,11 @@ struct Scratch {
     /// Bit patterns of a row of a panel, and the weights of a panel.
     patterns: Vec<u8>,
     weights: Vec<f32>,
+    scales: RowScales,
     sums: Vec<f32>,
+    /// What a tile makes of y, row by row, where there is more than one vector.
+    by_row: Vec<f32>,
+    wide: Wide,
     /// Position and level, ascending.
     escapes: Vec<(u32, i32)>,
     /// What escapes add to each row and vector; empty without escapes.
@@ -74,14 +79,40 @@ struct Place {
     pitch: usize,
 }
 
-/// Multiplies a tile: `out` is its rows, a number for each vector in each.
+/// Multiplies a tile: `y[m]` is the product of its rows and vector m.
 pub(crate) fn multiply(
     isa: Isa,
     tensor: &CodedTensor<'_>,
     scaling: &Scaling,
     index: usize,
     x: &Activations,
-    out: &mut [f32],
+    y: &mut [&mut [f32]],
+) -> Result<()> {
+    if let [y] = y {
+        return by_row(isa, tensor, scaling, index, x, (y, &mut []));
+    }
+    let mut out = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.by_row));
+    let wide = wide::takes(isa, scaling, x);
+    out.resize(if wide { 0 } else { y.len() * tensor.rows(index).len() }, 0.0);
+    let done = by_row(isa, tensor, scaling, index, x, (&mut out, y));
+    if !wide {
+        let count = y.len();
+        for (m, y) in y.iter_mut().enumerate() {
+            y.iter_mut().zip(out[m..].iter().step_by(count)).for_each(|(y, &v)| *y = v);
+        }
+    }
+    SCRATCH.with_borrow_mut(|scratch| scratch.by_row = out);
+    done
+}
+
+/// Multiplies a tile: `out` is its rows, a number for each vector in each; or, where [`wide`] takes it, `y`.
+fn by_row(
+    isa: Isa,
+    tensor: &CodedTensor<'_>,
+    scaling: &Scaling,
+    index: usize,
+    x: &Activations,
+    (out, y): (&mut [f32], &mut [&mut [f32]]),
 ) -> Result<()> {
     let (bytes, entry) = tensor.tile(index)?;
     let (coded, rows) = (tensor.coded(), tensor.rows(index));
@@ -98,6 +129,12 @@ pub(crate) fn multiply(
         let (raw_bits, first, rows) = (coded.raw_bits, rows.start, rows.len());
         let tile = Tile { isa, scaling, x, raw_bits, planes, first, rows };
         tile.read_escapes(parts.escapes, scratch)?;
+        if wide::takes(isa, scaling, x) {
+            scratch.nibbles.resize(weights, 0);
+            tensor.decoder().nibbles(parts.stream, &mut scratch.nibbles).map_err(|e| e.to_string())?;
+            tile.wide(scratch, y);
+            return Ok(());
+        }
         match (coded.codec, tensor.decoder().nibble_steps(isa, parts.stream, rows)) {
             (Codec::Nibble(lanes), Some(steps)) => {
                 let strips = (lanes as usize / nibble::GROUP).max(1);
@@ -134,7 +171,8 @@ fn by_weight(
         sums.clear();
         sums.resize(count * LANES, 0.0);
         let codes = Codes::F32(weights);
-        let panel = Panel { codes, pitch: all * BLOCK, rows: 1, block: 0, blocks: all, row, row_step: 1 };
+        let scales = &RowScales::default();
+        let panel = Panel { codes, pitch: all * BLOCK, rows: 1, block: 0, blocks: all, scales };
         accumulate(isa, &panel, x, &scaling.terms, sums);
         scaling.finish(row, x, sums, &[], out);
     }
@@ -190,16 +228,27 @@ impl Tile<'_> {
             return Ok(());
         }
         scratch.nibbles.resize(strips * PITCH, 0);
-        for row in 0..height {
-            let rows = (self.rows - row).div_ceil(height);
-            self.begin(rows, row, height, scratch);
-            for block in (0..cols / BLOCK).step_by(self.panel()) {
-                let blocks = self.panel().min(cols / BLOCK - block);
-                decoder.advance(blocks, &mut scratch.nibbles, PITCH)?;
-                let place = Place { row, row_step: height, rows, block, blocks, at: 0, pitch: PITCH };
-                self.multiply(&place, scratch);
+        let all = cols / BLOCK;
+        // short rows are decoded a few at a time: starting and stopping takes as long as some steps
+        let together = (self.panel() / all).max(1);
+        for first in (0..height).step_by(together) {
+            let together = together.min(height - first);
+            for block in (0..all).step_by(self.panel()) {
+                let blocks = self.panel().min(all - block);
+                decoder.advance(together * blocks, &mut scratch.nibbles, PITCH)?;
+                for (i, row) in (first..first + together).enumerate() {
+                    let rows = (self.rows - row).div_ceil(height);
+                    if block == 0 {
+                        self.begin(rows, row, height, scratch);
+                    }
+                    let at = i * blocks * BLOCK;
+                    let place = Place { row, row_step: height, rows, block, blocks, at, pitch: PITCH };
+                    self.multiply(&place, scratch);
+                    if block + blocks == all {
+                        self.finish(rows, row, height, scratch, out);
+                    }
+                }
             }
-            self.finish(rows, row, height, scratch, out);
         }
         decoder.finish()
     }
@@ -221,11 +270,27 @@ impl Tile<'_> {
         }
     }
 
+    /// Multiplies a tile all of whose nibbles are decoded with many vectors.
+    fn wide(&self, scratch: &mut Scratch, y: &mut [&mut [f32]]) {
+        let cols = self.scaling.cols;
+        let Scratch { nibbles, bytes, escapes, corrections, wide, .. } = scratch;
+        if self.raw_bits > 0 {
+            bytes.resize(nibbles.len(), 0);
+            join(self.isa, &self.planes, 0, nibbles, bytes, self.scaling.lift as i8);
+            nibbles.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte as u8);
+        }
+        escapes.iter().for_each(|&(at, _)| nibbles[at as usize] = 0);
+        let fill = &|row: usize, codes: &mut [u8]| codes.copy_from_slice(&nibbles[row * cols..][..cols]);
+        let (isa, scaling, first) = (self.isa, self.scaling, self.first);
+        wide::multiply(&wide::Rows { isa, scaling, first, fill, escapes: corrections }, self.x, wide, y);
+    }
+
     /// Before the first panel of some rows.
     fn begin(&self, rows: usize, row: usize, row_step: usize, scratch: &mut Scratch) {
-        let Scratch { sums, escapes, cursors, .. } = scratch;
-        sums.clear();
+        let Scratch { scales, sums, escapes, cursors, .. } = scratch;
         sums.resize(rows * self.x.count() * LANES, 0.0);
+        let all = Rows { first: self.first + row, step: row_step, count: rows };
+        self.scaling.begin(self.isa, all, self.x, scales, sums);
         cursors.clear();
         if !escapes.is_empty() {
             let first = |i: usize| (row + i * row_step) * self.scaling.cols;
@@ -235,7 +300,8 @@ impl Tile<'_> {
 
     /// Joins a panel of nibbles with their raw bits and multiplies it.
     fn multiply(&self, place: &Place, scratch: &mut Scratch) {
-        let Scratch { nibbles, bytes, words, patterns, weights, sums, escapes, cursors, .. } = scratch;
+        let Scratch { nibbles, bytes, words, patterns, weights, scales, sums, escapes, cursors, .. } =
+            scratch;
         let nibbles = &mut nibbles[place.at..];
         let (codes, pitch) = match (self.raw_bits, self.scaling.pattern) {
             (_, Some(pattern)) => {
@@ -253,7 +319,7 @@ impl Tile<'_> {
             }
             (1..=4, _) => {
                 self.join(place, nibbles, bytes, |planes, first, n, codes| {
-                    join(self.isa, planes, first, n, codes)
+                    join(self.isa, planes, first, n, codes, self.scaling.lift as i8)
                 });
                 self.clear_escapes(place, bytes, PITCH, escapes, cursors);
                 (if self.raw_bits == 1 { Codes::I5(bytes) } else { Codes::I8(bytes) }, PITCH)
@@ -264,9 +330,8 @@ impl Tile<'_> {
                 (Codes::I16(words), PITCH)
             }
         };
-        let Place { rows, block, blocks, row_step, .. } = *place;
-        let row = self.first + place.row;
-        let panel = Panel { codes, pitch, rows, block, blocks, row, row_step };
+        let Place { rows, block, blocks, .. } = *place;
+        let panel = Panel { codes, pitch, rows, block, blocks, scales };
         accumulate(self.isa, &panel, self.x, &self.scaling.terms, sums);
     }
 

@@ -36,7 +36,8 @@ fn check_tensor(tensor: &CodedTensor<'_>, case: &Case, counts: &[usize]) {
             let packed = packed(isa, tensor, case);
             if let Some(packed) = &packed {
                 assert_eq!((packed.rows(), packed.cols()), (matrix.rows(), matrix.cols()));
-                let bits = [4, 8, 8, 8, 8].get(case.raw_bits as usize).copied().unwrap_or(16);
+                let five = if case.narrow && case.profile == Profile::Cpu { 4 } else { 8 };
+                let bits = [4, five, 8, 8, 8].get(case.raw_bits as usize).copied().unwrap_or(16);
                 assert_eq!(packed.bits(), bits);
             }
             for precision in PRECISIONS {
@@ -46,9 +47,12 @@ fn check_tensor(tensor: &CodedTensor<'_>, case: &Case, counts: &[usize]) {
                 matrix.multiply_serial(&prepared, &mut y).unwrap();
                 reference.compare(&x, &prepared, &y, &what);
                 if let Some(packed) = &packed {
+                    let coded: Vec<u32> = y.iter().map(|y| y.to_bits()).collect();
                     y.fill(f32::NAN);
                     packed.multiply_serial(&prepared, &mut y);
                     reference.compare(&x, &prepared, &y, &format!("packed, {what}"));
+                    // decoding ahead changes no bit
+                    assert!(y.iter().map(|y| y.to_bits()).eq(coded), "packed, {what}");
                 }
             }
         }
@@ -92,6 +96,38 @@ fn all_scales(cols: usize) -> Vec<Scales> {
     }
     all.push(Scales::Lookup { size: 64, supers: 5, offset: 0.125 });
     all
+}
+
+/// Codes of five bits that fit four, as those of Q4_1 and Q4_0 do.
+#[test]
+fn signed_codes_of_four_bits() {
+    let scales = [
+        Scales::None,
+        Scales::RowColumn { row: true, column: true },
+        Scales::Group { size: 32, min: true },
+        Scales::Group { size: 32, min: false },
+        Scales::Group { size: 64, min: true },
+        Scales::Group { size: 16, min: true },
+    ];
+    for (i, scales) in scales.into_iter().enumerate() {
+        for (cols, escapes) in [(576, 0), (128, 40), (75, 40)] {
+            for profile in [Profile::Cpu, Profile::Gpu] {
+                let seed = i as u64;
+                let case = Case {
+                    rows: 37,
+                    cols,
+                    raw_bits: 1,
+                    scales,
+                    profile,
+                    escapes,
+                    seed,
+                    narrow: true,
+                    ..Case::PLAIN
+                };
+                check(&case, &[1, 2, 5, 19]);
+            }
+        }
+    }
 }
 
 #[test]
@@ -344,7 +380,18 @@ fn predicted_levels_and_scattered_groups() {
             for (rows, cols, profile) in [(19, 128, Profile::Cpu), (40, 75, Profile::Gpu)] {
                 let (raw_bits, seed) = (if codebook.is_some() { 0 } else { 2 }, i as u64);
                 let escapes = 50;
-                let case = Case { rows, cols, raw_bits, scales, profile, escapes, seed, codebook, predictor };
+                let case = Case {
+                    rows,
+                    cols,
+                    raw_bits,
+                    scales,
+                    profile,
+                    escapes,
+                    seed,
+                    codebook,
+                    predictor,
+                    narrow: false,
+                };
                 check(&case, &[1, 3]);
             }
         }

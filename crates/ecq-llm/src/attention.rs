@@ -1,11 +1,14 @@
 //! Attention: keys and values of earlier tokens, rotary embedding, and the weighted sums.
 
-use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
+
+use ecq_cpu::team;
 
 use crate::config::{Config, Rotary};
-use crate::math::{dot, softmax};
+use crate::math::{SIDE, mix, scores, softmax};
 
-/// Keys and values, as f32: for each block and head those of all positions, one after another.
+/// Keys and values, as f32, of each block. Of each head the values of all positions lie one after another; keys lie in groups of
+/// [`SIDE`] positions, in which each number of all of them comes before the next: they are multiplied side by side.
 pub struct Cache {
     head: usize,
     kv_heads: usize,
@@ -19,14 +22,15 @@ impl Cache {
     pub(crate) fn new(config: &Config, positions: usize) -> Self {
         let Config { head, kv_heads, layers, .. } = *config;
         // memory is touched as positions are filled
-        let make = || (0..layers).map(|_| vec![0.0; positions * kv_heads * head]).collect();
+        let room = positions.next_multiple_of(SIDE);
+        let make = || (0..layers).map(|_| vec![0.0; room * kv_heads * head]).collect();
         Self { head, kv_heads, positions, len: 0, keys: make(), values: make() }
     }
 
     /// Bytes of a cache for so many positions.
     pub(crate) fn memory(config: &Config, positions: usize) -> u64 {
         let Config { head, kv_heads, layers, .. } = *config;
-        let factors = [positions, head, kv_heads, layers, 2 * size_of::<f32>()];
+        let factors = [positions.next_multiple_of(SIDE), head, kv_heads, layers, 2 * size_of::<f32>()];
         factors.into_iter().fold(1, |bytes, n| bytes.saturating_mul(n as u64))
     }
 
@@ -47,24 +51,35 @@ impl Cache {
 
     /// Puts keys and values of new tokens behind the filled positions, without filling them.
     pub(crate) fn store(&mut self, layer: usize, keys: &[f32], values: &[f32]) {
-        let (head, row) = (self.head, self.head * self.kv_heads);
-        for (all, new) in [(&mut self.keys[layer], keys), (&mut self.values[layer], values)] {
-            for (i, token) in new.chunks_exact(row).enumerate() {
-                for (h, part) in token.chunks_exact(head).enumerate() {
-                    all[(h * self.positions + self.len + i) * head..][..head].copy_from_slice(part);
-                }
+        let (head, row, room) = (self.head, self.head * self.kv_heads, self.room());
+        for (i, token) in values.chunks_exact(row).enumerate() {
+            for (h, part) in token.chunks_exact(head).enumerate() {
+                self.values[layer][(h * room + self.len + i) * head..][..head].copy_from_slice(part);
             }
         }
+        for (i, token) in keys.chunks_exact(row).enumerate() {
+            let (group, place) = ((self.len + i) / SIDE, (self.len + i) % SIDE);
+            for (h, part) in token.chunks_exact(head).enumerate() {
+                let group = &mut self.keys[layer][(h * room + group * SIDE) * head..][..SIDE * head];
+                group[place..].iter_mut().step_by(SIDE).zip(part).for_each(|(to, key)| *to = *key);
+            }
+        }
+    }
+
+    /// Positions that memory is for.
+    fn room(&self) -> usize {
+        self.positions.next_multiple_of(SIDE)
     }
 
     pub(crate) fn advance(&mut self, count: usize) {
         self.len += count;
     }
 
-    /// Keys and values of a head up to a position.
+    /// Keys and values of a head up to a position; keys in whole groups.
     fn head(&self, layer: usize, head: usize, end: usize) -> (&[f32], &[f32]) {
-        let range = head * self.positions * self.head..(head * self.positions + end) * self.head;
-        (&self.keys[layer][range.clone()], &self.values[layer][range])
+        let first = head * self.room() * self.head;
+        let keys = &self.keys[layer][first..][..end.next_multiple_of(SIDE) * self.head];
+        (keys, &self.values[layer][first..][..end * self.head])
     }
 }
 
@@ -91,17 +106,30 @@ impl Rope {
         })
     }
 
-    /// Turns the heads of tokens that begin at a position.
-    pub fn turn(&self, x: &mut [f32], heads: usize, position: usize) {
+    /// The same for tokens from a position on.
+    pub fn turns(&self, position: usize, count: usize, out: &mut Vec<[f32; 2]>) {
+        out.clear();
+        out.extend((position..position + count).flat_map(|position| self.angles(position)));
+    }
+
+    /// Turns the heads of tokens.
+    pub fn turn(&self, x: &mut [f32], heads: usize, turns: &[[f32; 2]]) {
         let half = self.head / 2;
-        for (i, token) in x.chunks_exact_mut(heads * self.head).enumerate() {
-            for (pair, [cos, sin]) in self.angles(position + i).enumerate() {
-                let (a, b) = match self.rotary {
-                    Rotary::Neighbours => (2 * pair, 2 * pair + 1),
-                    Rotary::Halves => (pair, pair + half),
-                };
-                for head in token.chunks_exact_mut(self.head) {
-                    (head[a], head[b]) = (head[a] * cos - head[b] * sin, head[a] * sin + head[b] * cos);
+        for (token, turns) in x.chunks_exact_mut(heads * self.head).zip(turns.chunks_exact(half)) {
+            for head in token.chunks_exact_mut(self.head) {
+                match self.rotary {
+                    Rotary::Neighbours => {
+                        for (pair, [cos, sin]) in head.as_chunks_mut::<2>().0.iter_mut().zip(turns) {
+                            let [a, b] = *pair;
+                            *pair = [a * cos - b * sin, a * sin + b * cos];
+                        }
+                    }
+                    Rotary::Halves => {
+                        let (first, second) = head.split_at_mut(half);
+                        for ((a, b), [cos, sin]) in first.iter_mut().zip(second).zip(turns) {
+                            (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+                        }
+                    }
                 }
             }
         }
@@ -112,21 +140,24 @@ impl Rope {
 pub(crate) fn attend(config: &Config, cache: &Cache, layer: usize, query: &[f32], out: &mut [f32]) {
     let Config { heads, kv_heads, head, .. } = *config;
     let scale = 1.0 / (head as f32).sqrt();
-    let one = |(at, out): (usize, &mut [f32])| {
+    let one = |at: usize, out: &mut [f32]| {
         let (token, which) = (at / heads, at % heads);
-        let (keys, values) = cache.head(layer, which / (heads / kv_heads), cache.len() + token + 1);
-        let query = &query[at * head..][..head];
-        let mut weights: Vec<f32> = keys.chunks_exact(head).map(|key| dot(query, key) * scale).collect();
+        let end = cache.len() + token + 1;
+        let (keys, values) = cache.head(layer, which / (heads / kv_heads), end);
+        let mut weights = vec![0.0; end.next_multiple_of(SIDE)];
+        scores(&query[at * head..][..head], keys, scale, &mut weights);
+        weights.truncate(end);
         softmax(&mut weights);
-        out.fill(0.0);
-        for (value, weight) in values.chunks_exact(head).zip(weights) {
-            out.iter_mut().zip(value).for_each(|(out, v)| *out += weight * v);
-        }
+        mix(&weights, values, out);
     };
-    // a token alone is less work than waking threads, but for long contexts
-    if rayon::current_num_threads() == 1 || query.len() / head * cache.len() < 1 << 13 {
-        out.chunks_exact_mut(head).enumerate().for_each(one);
-    } else {
-        out.par_chunks_exact_mut(head).enumerate().for_each(one);
+    // less work than it takes to hand it to others
+    if query.len() * cache.len() < 1 << 16 {
+        return out.chunks_exact_mut(head).enumerate().for_each(|(at, out)| one(at, out));
     }
+    let parts: Vec<_> = out.chunks_exact_mut(head).map(Mutex::new).collect();
+    team::for_each(parts.len(), |at| {
+        // each part is taken once
+        let mut part = parts[at].lock().unwrap_or_else(PoisonError::into_inner);
+        one(at, &mut part);
+    });
 }

@@ -166,8 +166,8 @@ mod tests {
 
     #[test]
     fn sizes_follow_from_shapes() {
-        // of 32 weights: two numbers of 4 bytes
-        let (table, matrix, norm) = (MEBI / 4, 1024 * 32 * 8, 4096);
+        // of 32 weights: two numbers of 2 bytes
+        let (table, matrix, norm) = (MEBI / 8, 1024 * 32 * 4, 4096);
         let apart = Sizes {
             fused: MEBI / 2 + table + MEBI + matrix + norm,
             // rows of 1,000 bytes are filled up to 1,024

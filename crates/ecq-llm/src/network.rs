@@ -1,6 +1,7 @@
 //! The decoder on the CPU: blocks of attention and gated MLPs.
 
 use ecq_cpu::Precision;
+use ecq_cpu::team::awake;
 use ecq_format::Reader;
 
 use crate::attention::{Cache, Rope, attend};
@@ -9,7 +10,7 @@ use crate::error::Result;
 use crate::math::{add, gate, norm};
 use crate::names::Names;
 use crate::options::Decode;
-use crate::weights::{Embedding, Weight, has, vector};
+use crate::weights::{Embedding, Weight, has, multiply, vector};
 
 /// Tokens of a prompt that go through all blocks together.
 const BATCH: usize = 128;
@@ -52,21 +53,38 @@ impl<'a> Projection<'a> {
         let bias = has(reader, &bias).then(|| vector(reader, &bias, shape[0])).transpose()?;
         Ok(Self { weight, bias })
     }
+}
 
-    fn multiply(&self, precision: Precision, x: &[f32], y: &mut Vec<f32>, count: usize) -> Result<()> {
-        y.resize(count * self.weight.rows(), 0.0);
-        self.weight.multiply(precision, x, y)?;
-        if let Some(bias) = &self.bias {
-            y.chunks_exact_mut(bias.len()).for_each(|y| add(y, bias));
+/// Multiplies `count` vectors with several matrices, and adds what is added to each product.
+fn project(
+    precision: Precision,
+    x: &[f32],
+    count: usize,
+    products: Vec<(&Projection<'_>, &mut Vec<f32>)>,
+) -> Result<()> {
+    let mut biased = Vec::new();
+    let mut all = Vec::with_capacity(products.len());
+    for (Projection { weight, bias }, y) in products {
+        y.resize(count * weight.rows(), 0.0);
+        match bias {
+            None => all.push((weight, y.as_mut_slice())),
+            Some(bias) => biased.push((weight, bias, y)),
         }
-        Ok(())
     }
+    all.extend(biased.iter_mut().map(|(weight, _, y)| (*weight, y.as_mut_slice())));
+    multiply(precision, x, all)?;
+    for (_, bias, y) in biased {
+        y.chunks_exact_mut(bias.len()).for_each(|y| add(y, bias));
+    }
+    Ok(())
 }
 
 /// Buffers of a pass.
 #[derive(Default)]
 struct Scratch {
     x: Vec<f32>,
+    /// Of each token, for rotary embedding.
+    turns: Vec<[f32; 2]>,
     normed: Vec<f32>,
     query: Vec<f32>,
     key: Vec<f32>,
@@ -113,6 +131,18 @@ impl<'a> Network<'a> {
         stop: &dyn Fn() -> bool,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
+        awake(|| self.pass(tokens, cache, all, stop, each))
+    }
+
+    /// [`Self::run`], with the threads that there are.
+    fn pass(
+        &self,
+        tokens: &[u32],
+        cache: &mut Cache,
+        all: bool,
+        stop: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
         let (mut scratch, mut done) = (Scratch::default(), 0);
         for batch in tokens.chunks(BATCH) {
             done += batch.len();
@@ -129,7 +159,7 @@ impl<'a> Network<'a> {
                 scratch.normed.resize(x.len(), 0.0);
                 norm(x, &self.norm, self.config.epsilon, &mut scratch.normed);
                 scratch.delta.resize(count * self.config.vocabulary, 0.0);
-                self.output.multiply(self.precision, &scratch.normed, &mut scratch.delta)?;
+                multiply(self.precision, &scratch.normed, vec![(&self.output, &mut scratch.delta)])?;
                 scratch.delta.chunks_exact(self.config.vocabulary).for_each(&mut *each);
             }
         }
@@ -147,6 +177,7 @@ impl<'a> Network<'a> {
         let width = self.config.width;
         scratch.x.resize(tokens.len() * width, 0.0);
         self.embedding.rows(tokens, width, &mut scratch.x)?;
+        self.rope.turns(cache.len(), tokens.len(), &mut scratch.turns);
         for (layer, block) in self.blocks.iter().enumerate() {
             if stop() {
                 return Ok(false);
@@ -200,27 +231,27 @@ impl<'a> Block<'a> {
         let (config, precision) = (&network.config, network.precision);
         s.normed.resize(s.x.len(), 0.0);
         norm(&s.x, &self.attention_norm, config.epsilon, &mut s.normed);
-        self.query.multiply(precision, &s.normed, &mut s.query, count)?;
-        self.key.multiply(precision, &s.normed, &mut s.key, count)?;
-        self.value.multiply(precision, &s.normed, &mut s.value, count)?;
+        let products =
+            vec![(&self.query, &mut s.query), (&self.key, &mut s.key), (&self.value, &mut s.value)];
+        project(precision, &s.normed, count, products)?;
         if let Some(norms) = &self.head_norms {
             for (x, weight) in [&mut s.query, &mut s.key].into_iter().zip(norms) {
                 s.attended.clone_from(x);
                 norm(&s.attended, weight, config.epsilon, x);
             }
         }
-        network.rope.turn(&mut s.query, config.heads, cache.len());
-        network.rope.turn(&mut s.key, config.kv_heads, cache.len());
+        network.rope.turn(&mut s.query, config.heads, &s.turns);
+        network.rope.turn(&mut s.key, config.kv_heads, &s.turns);
         cache.store(layer, &s.key, &s.value);
         s.attended.resize(s.query.len(), 0.0);
         attend(config, cache, layer, &s.query, &mut s.attended);
-        self.out.multiply(precision, &s.attended, &mut s.delta, count)?;
+        project(precision, &s.attended, count, vec![(&self.out, &mut s.delta)])?;
         add(&mut s.x, &s.delta);
         norm(&s.x, &self.mlp_norm, config.epsilon, &mut s.normed);
-        self.gate.multiply(precision, &s.normed, &mut s.gate, count)?;
-        self.up.multiply(precision, &s.normed, &mut s.up, count)?;
+        let products = vec![(&self.gate, &mut s.gate), (&self.up, &mut s.up)];
+        project(precision, &s.normed, count, products)?;
         gate(&mut s.gate, &s.up);
-        self.down.multiply(precision, &s.gate, &mut s.delta, count)?;
+        project(precision, &s.gate, count, vec![(&self.down, &mut s.delta)])?;
         add(&mut s.x, &s.delta);
         Ok(())
     }

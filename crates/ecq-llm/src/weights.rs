@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ecq_cpu::{Matrix, Packed, Precision};
+use ecq_cpu::{Factor, Matrix, Packed, Precision, multiply_all};
 use ecq_format::Reader;
 use ecq_format::directory::TensorRecord;
 use ecq_format::reader::{CodedTensor, Tensor};
@@ -50,20 +50,16 @@ impl<'a> Weight<'a> {
             Self::Plain { cols, weights } => weights.len() / cols,
         }
     }
+}
 
-    /// `y = W x` for each vector of `x`. Error: [`Error::Format`] for damage.
-    pub fn multiply(&self, precision: Precision, x: &[f32], y: &mut [f32]) -> Result<()> {
-        let serial = rayon::current_num_threads() == 1;
-        match self {
-            Self::Coded(matrix) => {
-                let x = matrix.activations(precision, x);
-                if serial { matrix.multiply_serial(&x, y) } else { matrix.multiply(&x, y) }?;
-            }
-            Self::Packed(packed) => {
-                let x = packed.activations(precision, x);
-                if serial { packed.multiply_serial(&x, y) } else { packed.multiply(&x, y) }
-            }
-            Self::Plain { cols, weights } => {
+/// `y = W x` for each weight and each vector of `x`. Error: [`Error::Format`] for damage.
+pub fn multiply(precision: Precision, x: &[f32], products: Vec<(&Weight<'_>, &mut [f32])>) -> Result<()> {
+    let mut coded = Vec::with_capacity(products.len());
+    for (weight, y) in products {
+        match weight {
+            Weight::Coded(matrix) => coded.push((Factor::Matrix(matrix), y)),
+            Weight::Packed(packed) => coded.push((Factor::Packed(packed), y)),
+            Weight::Plain { cols, weights } => {
                 let rows = weights.len() / cols;
                 for (x, y) in x.chunks_exact(*cols).zip(y.chunks_exact_mut(rows)) {
                     for (w, y) in weights.chunks_exact(*cols).zip(y) {
@@ -72,8 +68,8 @@ impl<'a> Weight<'a> {
                 }
             }
         }
-        Ok(())
     }
+    Ok(multiply_all(precision, x, coded)?)
 }
 
 /// The table of embeddings: rows of a matrix by their numbers.

@@ -27,15 +27,15 @@ use rans_core::InstructionSet;
 use rans_core::Isa;
 
 use crate::BLOCK;
-use crate::activations::Activations;
-use crate::scaling::Terms;
+use crate::activations::{Activations, SCALED, Units};
+use crate::scaling::{Numbers, RowScales, Rows, Terms};
 
 /// Codes of a panel.
 #[derive(Clone, Copy)]
 pub(crate) enum Codes<'a> {
     /// 0..16, a byte each.
     Nibble(&'a [u8]),
-    /// -16..16, a byte each.
+    /// 0..32, a byte each.
     I5(&'a [i8]),
     /// A signed byte each.
     I8(&'a [i8]),
@@ -70,9 +70,8 @@ pub(crate) struct Panel<'a> {
     /// The first block of 64 columns in the matrix, and their number; both even for [`Codes::Int4`].
     pub block: usize,
     pub blocks: usize,
-    /// The first row in the matrix, and how far it is to the next.
-    pub row: usize,
-    pub row_step: usize,
+    /// Of these rows.
+    pub scales: &'a RowScales,
 }
 
 impl Panel<'_> {
@@ -87,23 +86,84 @@ impl Panel<'_> {
         if let Codes::Int4(_) = self.codes {
             assert!(self.block.is_multiple_of(2) && self.blocks.is_multiple_of(2));
         }
-        if let Some(groups) = &terms.groups {
+        // weights have their scales in them
+        if let (Some(groups), false) = (&terms.groups, matches!(self.codes, Codes::F32(_))) {
             assert!(self.block + self.blocks <= groups.lanes.len());
-            let last = self.row + self.rows.saturating_sub(1) * self.row_step;
-            assert!((last + 1) * groups.per_row + crate::LANES <= groups.scale.len());
-            assert!(groups.min.is_empty() || groups.min.len() == groups.scale.len());
+            let RowScales { scale, min, factors, pitch } = self.scales;
+            if factors.is_empty() {
+                assert!(self.rows * groups.per_row + crate::LANES <= scale.len());
+                assert!(groups.min.is_none() || min.len() == scale.len());
+            } else {
+                assert!((self.block + self.blocks) * BLOCK / SCALED <= *pitch);
+                assert!(self.rows * pitch <= factors.len() && x.count() == 1);
+            }
         }
     }
 }
 
-/// Codes of the weights of a tile from `first` on, with 1 to 4 raw bits.
-pub(crate) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
+/// Codes of 16 rows side by side, and their scales.
+pub(crate) struct Strip<'a> {
+    /// For each four columns, the bytes of each row.
+    pub codes: &'a [u32],
+    /// For each [`SCALED`] columns, the scale of each row; and what is added for the sum of the vector. Both empty without groups.
+    pub scale: &'a [f32],
+    pub base: &'a [f32],
+}
+
+/// The sum of each row of a strip for each vector of integers: 16 numbers a vector. Only for instruction sets that
+/// [`wide`](crate::wide) names.
+pub(crate) fn multiply_strip(isa: Isa, strip: &Strip<'_>, x: &Activations, sums: &mut [f32]) {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => avx512::multiply_strip(isa, strip, x, sums),
+        _ => {
+            let numbers = strip.codes.len() + strip.scale.len() + strip.base.len() + sums.len() + x.count();
+            unreachable!("no strips for {} ({numbers} numbers)", isa.set().name())
+        }
+    }
+}
+
+/// Puts scales and minima of rows, `per_row` numbers for as many units of the vector, together with those of the vector:
+/// products of scales to `factors`, and to each row's 16 sums what `zero` and minima add. Only for instruction sets that
+/// [`Scaling::begin`](crate::scaling::Scaling::begin) names.
+pub(crate) fn unite(
+    isa: Isa,
+    numbers: (&Numbers, Option<&Numbers>, usize),
+    rows: Rows,
+    zero: f32,
+    units: &Units,
+    factors: &mut [f32],
+    sums: &mut [f32],
+) {
+    match isa.set() {
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::Avx512 => avx512::unite(isa, numbers, rows, zero, units, factors, sums),
+        _ => {
+            let numbers = numbers.2 + units.pitch + factors.len() + sums.len() + rows.count;
+            unreachable!("no factors for {} ({numbers} numbers for {zero})", isa.set().name())
+        }
+    }
+}
+
+/// Codes of the weights of a tile from `first` on, with 1 to 4 raw bits; `lift` is added to each, which only codes of five bits
+/// have room for.
+pub(crate) fn join(
+    isa: Isa,
+    planes: &RawPlanes<'_>,
+    first: usize,
+    nibbles: &[u8],
+    codes: &mut [i8],
+    lift: i8,
+) {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
         InstructionSet::Avx512 if first.is_multiple_of(8) && nibbles.len().is_multiple_of(BLOCK) => {
-            avx512::join(isa, planes, first, nibbles, codes)
+            avx512::join(isa, planes, first, nibbles, codes, lift)
         }
-        _ => join_i8(planes, first, nibbles, codes),
+        _ => {
+            join_i8(planes, first, nibbles, codes);
+            codes.iter_mut().for_each(|code| *code += lift);
+        }
     }
 }
 

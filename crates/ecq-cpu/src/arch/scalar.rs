@@ -2,7 +2,7 @@
 
 use super::{Codes, Panel};
 use crate::activations::{Activations, Data};
-use crate::scaling::{Book, Groups, Terms};
+use crate::scaling::{Book, Groups, RowScales, Terms};
 use crate::{BLOCK, LANE, LANES};
 
 impl Codes<'_> {
@@ -38,8 +38,7 @@ pub(super) fn accumulate(panel: &Panel<'_>, x: &Activations, terms: &Terms, sums
                     *sum += match &terms.groups {
                         None => add(None, [true; LANE]),
                         Some(groups) => {
-                            let row = panel.row + row * panel.row_step;
-                            grouped(groups, row, block * BLOCK + lane * LANE, add)
+                            grouped((groups, panel.scales), row, block * BLOCK + lane * LANE, add)
                         }
                     };
                 }
@@ -50,15 +49,15 @@ pub(super) fn accumulate(panel: &Panel<'_>, x: &Activations, terms: &Terms, sums
 
 /// The sum of four columns whose groups may differ.
 fn grouped(
-    groups: &Groups,
+    (groups, scales): (&Groups, &RowScales),
     row: usize,
     col: usize,
     add: impl Fn(Option<(f32, f32)>, [bool; LANE]) -> f32,
 ) -> f32 {
     if groups.in_lanes() {
-        return add(Some(groups.of(row, col)), [true; LANE]);
+        return add(Some(scales.of(groups, row, col)), [true; LANE]);
     }
-    (0..LANE).map(|i| add(Some(groups.of(row, col + i)), std::array::from_fn(|j| i == j))).sum()
+    (0..LANE).map(|i| add(Some(scales.of(groups, row, col + i)), std::array::from_fn(|j| i == j))).sum()
 }
 
 /// What a code stands for, for vectors of integers.
@@ -89,7 +88,7 @@ fn product(
                 })
                 .sum()
         }
-        Data::Int8 { values, scales } => {
+        Data::Int8 { values, scales, .. } => {
             let x = |i: usize| i32::from(values[at + lane * LANE + i]);
             let scale = scales[at / LANE + lane];
             let dot = scale * columns.clone().map(|i| integer(book, codes[i]) * x(i)).sum::<i32>() as f32;

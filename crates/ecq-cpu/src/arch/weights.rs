@@ -15,7 +15,7 @@ fn columns(x: &Data, at: usize) -> [f32; BLOCK] {
             let x: &[f32; BLOCK] = x[at..].first_chunk().expect("vectors are whole blocks");
             std::array::from_fn(|c| x[c % LANE * LANES + c / LANE])
         }
-        Data::Int8 { values, scales } => {
+        Data::Int8 { values, scales, .. } => {
             std::array::from_fn(|c| f32::from(values[at + c]) * scales[(at + c) / LANE])
         }
     }

@@ -20,6 +20,8 @@ pub struct Case {
     /// One level in so many is far off; 0 for none.
     pub escapes: u32,
     pub seed: u64,
+    /// Whether all levels but the far ones are within 4 of the centre.
+    pub narrow: bool,
     /// Only without raw bits.
     pub codebook: Option<[f32; 16]>,
     pub predictor: Option<Predictor>,
@@ -35,6 +37,7 @@ impl Case {
         profile: Profile::Cpu,
         escapes: 0,
         seed: 0,
+        narrow: false,
         codebook: None,
         predictor: None,
     };
@@ -45,9 +48,10 @@ impl Case {
     }
 
     pub fn model(&self) -> Model {
-        let Self { rows, cols, raw_bits, scales, profile, escapes, seed, codebook, predictor } = *self;
+        let Self { rows, cols, raw_bits, scales, profile, escapes, seed, narrow, codebook, predictor } =
+            *self;
         let mut draw = Draw(seed + 100);
-        let width = if raw_bits == 0 { 3 } else { 3 << raw_bits };
+        let width = if narrow { 1 } else { 3 << raw_bits };
         let center = if raw_bits == 0 { -8 } else { 5 };
         let level = || {
             if escapes > 0 && draw.below(escapes) == 0 {

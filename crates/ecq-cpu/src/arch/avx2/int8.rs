@@ -54,8 +54,8 @@ impl Columns {
     fn dot<const KIND: u8>(&self, codes: &Block) -> __m256 {
         let x = self.values[0];
         match KIND {
-            NIBBLE | INT4 => products(codes[0], x),
-            I5 | I8 | BOOK | BOOK4 => products(_mm256_abs_epi8(codes[0]), _mm256_sign_epi8(x, codes[0])),
+            NIBBLE | I5 | INT4 => products(codes[0], x),
+            I8 | BOOK | BOOK4 => products(_mm256_abs_epi8(codes[0]), _mm256_sign_epi8(x, codes[0])),
             _ => {
                 let (a, b) = (_mm256_madd_epi16(codes[0], x), _mm256_madd_epi16(codes[1], self.values[1]));
                 _mm256_cvtepi32_ps(_mm256_add_epi32(a, b))

@@ -23,7 +23,7 @@ pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
     unsafe {
         match x {
             Data::F32(x) => float::accumulate(job, x),
-            Data::Int8 { values, scales } => int8::accumulate(job, values, scales),
+            Data::Int8 { values, scales, .. } => int8::accumulate(job, values, scales),
         }
     }
 }
@@ -87,9 +87,9 @@ fn unzip<const WHICH: i32>(a: __m256i, b: __m256i) -> __m256i {
 fn terms<const SCALES: u8>(job: &Job<'_>, row: usize, block: usize, half: usize) -> (__m256, __m256) {
     let zero = _mm256_set1_ps(job.terms.zero);
     let Some(groups) = &job.terms.groups else { return (zero, zero) };
-    let scale = job.half_lanes(groups, &groups.scale, row, block, half);
+    let scale = job.half_lanes(groups, &job.panel.scales.scale, row, block, half);
     let base = if SCALES == 2 {
-        _mm256_fmadd_ps(scale, zero, job.half_lanes(groups, &groups.min, row, block, half))
+        _mm256_fmadd_ps(scale, zero, job.half_lanes(groups, &job.panel.scales.min, row, block, half))
     } else {
         _mm256_mul_ps(scale, zero)
     };

@@ -18,8 +18,7 @@ impl Table {
     fn new(job: &Job<'_>) -> Self {
         let first = _mm512_setr_ps(0., 1., 2., 3., 4., 5., 6., 7., 8., 9., 10., 11., 12., 13., 14., 15.);
         let zero = _mm512_set1_ps(job.terms.zero);
-        // above: five bits with the highest set are negative
-        let above = _mm512_sub_ps(first, _mm512_set1_ps(16.0));
+        let above = _mm512_add_ps(first, _mm512_set1_ps(16.0));
         // SAFETY: there are 16 numbers
         let below = unsafe { _mm512_loadu_ps(job.numbers.as_ptr()) };
         Self { below, above: _mm512_add_ps(above, zero), zero }
@@ -74,7 +73,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
         for r in 0..R {
             codes[r] = job.block::<KIND>(row + r, b);
             if let (true, Some(groups)) = (SCALES > 0, &job.terms.groups) {
-                scale[r] = job.lanes(groups, &groups.scale, row + r, b);
+                scale[r] = job.lanes(groups, &job.panel.scales.scale, row + r, b);
             }
         }
         // one vector: scale its sum of four products; more: scale the weights, once for all of them
@@ -106,7 +105,7 @@ fn run<const KIND: u8, const SCALES: u8, const R: usize, const M: usize>(
                 all[r][0] = _mm512_fmadd_ps(lane[r], scale[r], all[r][0]);
             }
             if let (true, Some(groups)) = (SCALES == 2, &job.terms.groups) {
-                let min = job.lanes(groups, &groups.min, row + r, b);
+                let min = job.lanes(groups, &job.panel.scales.min, row + r, b);
                 for m in 0..M {
                     all[r][m] = _mm512_fmadd_ps(min, lane_x[m], all[r][m]);
                 }

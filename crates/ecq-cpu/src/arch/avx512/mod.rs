@@ -25,15 +25,18 @@ macro_rules! cut {
 mod float;
 mod int8;
 mod join;
+mod unite;
+mod wide;
 
 use core::arch::x86_64::*;
 
 use ecq_format::planes::RawPlanes;
 use rans_core::{InstructionSet, Isa};
 
+use super::Strip;
 use super::job::{BOOK, BOOK4, I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
-use crate::activations::Data;
-use crate::scaling::Groups;
+use crate::activations::{Activations, Data, SCALED, Units};
+use crate::scaling::{Groups, Numbers, Rows};
 use crate::{BLOCK, LANE, LANES};
 
 pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
@@ -42,16 +45,70 @@ pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
     unsafe {
         match x {
             Data::F32(x) => float::accumulate(job, x),
-            Data::Int8 { values, scales } => int8::accumulate(job, values, scales),
+            Data::Int8 { values, scales, .. } => int8::accumulate(job, values, scales),
         }
     }
 }
 
 /// Codes of whole blocks of weights with 1 to 4 raw bits, from a multiple of 8 on.
-pub(super) fn join(isa: Isa, planes: &RawPlanes<'_>, first: usize, nibbles: &[u8], codes: &mut [i8]) {
+pub(super) fn join(
+    isa: Isa,
+    planes: &RawPlanes<'_>,
+    first: usize,
+    nibbles: &[u8],
+    codes: &mut [i8],
+    lift: i8,
+) {
     assert!(isa.set() == InstructionSet::Avx512 && (1..=4).contains(&planes.raw_bits()));
     // SAFETY: an `Isa` is the proof that this CPU has the instructions
-    unsafe { join::join(planes, first, nibbles, codes) }
+    unsafe { join::join(planes, first, nibbles, codes, lift) }
+}
+
+/// See [`super::unite`].
+pub(super) fn unite(
+    isa: Isa,
+    (scale, min, per_row): (&Numbers, Option<&Numbers>, usize),
+    rows: Rows,
+    zero: f32,
+    units: &Units,
+    factors: &mut [f32],
+    sums: &mut [f32],
+) {
+    assert_eq!(isa.set(), InstructionSet::Avx512);
+    let last = rows.first + rows.count.saturating_sub(1) * rows.step;
+    let source = |numbers: &Numbers| {
+        let (source, len) = match numbers {
+            Numbers::Half(all) => (unite::Source::Half(all.as_ptr()), all.len()),
+            Numbers::Single(all) => (unite::Source::Single(all.as_ptr()), all.len()),
+        };
+        assert!((last + 1) * per_row <= len);
+        source
+    };
+    let (scale, min) = (source(scale), min.map(source));
+    assert!(per_row <= units.pitch && per_row <= units.scales.len() && per_row <= units.sums.len());
+    let each = factors.chunks_exact_mut(units.pitch).zip(sums.as_chunks_mut().0).take(rows.count);
+    for (i, (factors, sums)) in each.enumerate() {
+        let numbers = (scale, min, (rows.first + i * rows.step) * per_row, per_row);
+        // SAFETY: an `Isa` is the proof that this CPU has the instructions; all numbers are there
+        unsafe { unite::row(numbers, zero, units, factors, sums) };
+    }
+}
+
+/// See [`super::multiply_strip`].
+pub(super) fn multiply_strip(isa: Isa, strip: &Strip<'_>, x: &Activations, sums: &mut [f32]) {
+    assert_eq!(isa.set(), InstructionSet::Avx512);
+    let Data::Int8 { values, units, .. } = &x.data else { return };
+    let (count, padded, pitch) = (x.count(), x.padded(), units.pitch);
+    let (all, lanes) = (padded / SCALED, crate::wide::ROWS);
+    assert!(padded.is_multiple_of(SCALED) && strip.codes.len() == padded / 4 * lanes && all <= pitch);
+    assert!(values.len() == count * padded && sums.len() == count * lanes);
+    assert!(units.scales.len() == count * pitch && units.sums.len() == count * pitch);
+    assert!(
+        strip.scale.len() == strip.base.len() && (strip.scale.is_empty() || strip.scale.len() == all * lanes)
+    );
+    let x = wide::Vectors { values, count, padded, scales: &units.scales, sums: &units.sums, pitch };
+    // SAFETY: an `Isa` is the proof that this CPU has the instructions
+    unsafe { wide::multiply(strip, &x, sums) }
 }
 
 /// The codes of a block: 64 bytes; or, of words, dwords 0, 2, 4, … and dwords 1, 3, 5, …, so that in either form the

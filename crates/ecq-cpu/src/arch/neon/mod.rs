@@ -23,7 +23,7 @@ pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
     unsafe {
         match x {
             Data::F32(x) => float::accumulate(job, x),
-            Data::Int8 { values, scales } => int8::accumulate(job, values, scales),
+            Data::Int8 { values, scales, .. } => int8::accumulate(job, values, scales),
         }
     }
 }
@@ -99,12 +99,12 @@ fn terms<const SCALES: u8>(
 ) -> (float32x4_t, float32x4_t) {
     let zero = vdupq_n_f32(job.terms.zero);
     let Some(groups) = &job.terms.groups else { return (zero, zero) };
-    let scale = job.quarter_lanes(groups, &groups.scale, row, block, quarter);
+    let scale = job.quarter_lanes(groups, &job.panel.scales.scale, row, block, quarter);
     let base = vmulq_f32(scale, zero);
     if SCALES < 2 {
         return (base, scale);
     }
-    (vaddq_f32(base, job.quarter_lanes(groups, &groups.min, row, block, quarter)), scale)
+    (vaddq_f32(base, job.quarter_lanes(groups, &job.panel.scales.min, row, block, quarter)), scale)
 }
 
 /// A quarter of the sums of some rows and vectors.
