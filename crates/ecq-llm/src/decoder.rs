@@ -44,11 +44,12 @@ impl<'a> Decoder<'a> {
             let choice = Choice { device: Device::Gpu, decode: options.decode, bytes };
             Ok(Self { network: Network::Gpu(Box::new(network)), choice })
         };
-        let may = adapter.map_or_else(gpu::present, |adapter| !adapter.is_cpu());
+        // drivers are not loaded unless one may be taken
+        let may = || adapter.map_or_else(gpu::present, |adapter| !adapter.is_cpu());
         match options.device {
             Device::Cpu => on_cpu(),
             Device::Gpu => on_gpu(&open()?),
-            Device::Auto if !may || config.head > MOST_HEAD => on_cpu(),
+            Device::Auto if config.head > MOST_HEAD || !may() => on_cpu(),
             Device::Auto => match open().and_then(|adapter| on_gpu(&adapter)) {
                 Err(error) if error.is_for_room() => on_cpu(),
                 loaded => loaded,
