@@ -33,11 +33,10 @@ struct Row {
 }
 
 /// Fetches the models, converts, verifies, restores, compares; prints a table.
-pub fn run() -> Result<()> {
+pub fn run(profile: Profile) -> Result<()> {
     fixtures::fetch()?;
     println!("building ecq …");
-    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
-    let ecq = ecq()?;
+    let ecq = ecq(profile)?;
     let models = shell::cache().join("models");
     let out = shell::Scratch::new(&shell::cache())?;
     let mut rows = Vec::new();
@@ -79,10 +78,24 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// The `ecq` program that cargo has built.
-pub fn ecq() -> Result<PathBuf> {
+/// How cargo builds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Profile {
+    /// As users run it.
+    Release,
+    /// As tests run it, and so built already after them.
+    Dev,
+}
+
+/// Builds the `ecq` program, and says where it is.
+pub fn ecq(profile: Profile) -> Result<PathBuf> {
+    let (name, folder) = match profile {
+        Profile::Release => ("release", "release"),
+        Profile::Dev => ("dev", "debug"),
+    };
+    shell::run(shell::cargo().args(["build", "--quiet", "--profile", name, "--package", "ecq-cli"]))?;
     let target = shell::metadata()?["target_directory"].as_str().map(PathBuf::from);
-    let path = target.context("cargo metadata names no target directory")?.join("release");
+    let path = target.context("cargo metadata names no target directory")?.join(folder);
     Ok(path.join(format!("ecq{}", std::env::consts::EXE_SUFFIX)))
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::{demo, shell};
+use crate::demo::{self, Profile};
+use crate::shell;
 
 /// Folder of the present format version.
 const FOLDER: &str = "fixtures/golden/v4";
@@ -31,8 +32,7 @@ pub fn run() -> Result<()> {
         "{} exists: golden files are written once for a format version and never again",
         folder.display()
     );
-    shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
-    let ecq = demo::ecq()?;
+    let ecq = demo::ecq(Profile::Release)?;
     fs::create_dir_all(&folder)?;
     let scratch = shell::Scratch::new(&folder)?;
     let mut sums = String::new();

@@ -85,7 +85,7 @@ fn ops(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Fixtures(args) => fixtures::run(&args),
-        Command::Demo => demo::run(),
+        Command::Demo => demo::run(demo::Profile::Release),
         Command::Golden => golden::run(),
         Command::Synthetic(args) => synthetic::run(&args),
         Command::Test(args) => test::run(&args),

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{bare_metal, demo, fixtures, gpu, neon, shell, tidy};
+use crate::demo::{self, Profile};
+use crate::{bare_metal, fixtures, gpu, neon, shell, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -72,7 +73,7 @@ const STEPS: [Step; 10] = [
     Step {
         name: "demo",
         about: "two real models through the whole pipeline, every promise checked",
-        run: || done(demo::run()),
+        run: || done(demo::run(Profile::Dev)),
     },
     Step { name: "tidy", about: "rules about files, dependencies and documents", run: || done(tidy::run()) },
 ];

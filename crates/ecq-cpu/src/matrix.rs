@@ -2,6 +2,7 @@
 
 use ecq_format::reader::CodedTensor;
 use ecq_format::{Error, Result};
+use ecq_quant::values::Dequantizer;
 use rans_core::Isa;
 
 use crate::activations::{Activations, Precision};
@@ -39,13 +40,15 @@ impl<'a> Matrix<'a> {
 
     /// [`Self::new`] with a given instruction set.
     pub fn with_isa(isa: Isa, tensor: &'a CodedTensor<'a>) -> Result<Self> {
-        Ok(Self { isa, tensor: Tensor::Borrowed(tensor), scaling: Scaling::new(tensor)? })
+        let scaling = Scaling::new(tensor, &Dequantizer::of(tensor)?);
+        Ok(Self { isa, tensor: Tensor::Borrowed(tensor), scaling })
     }
 
-    /// [`Self::new`] for a tensor that it keeps, of a reader that is borrowed.
-    pub fn owning(tensor: Box<CodedTensor<'a>>) -> Result<Self> {
-        let scaling = Scaling::new(&tensor)?;
-        Ok(Self { isa: Isa::best(), tensor: Tensor::Owned(tensor), scaling })
+    /// [`Self::new`] for a tensor that it keeps, of a reader that is borrowed, and whose scales are decoded already: groups of
+    /// them are shared.
+    pub fn owning(tensor: Box<CodedTensor<'a>>, values: &Dequantizer) -> Self {
+        let scaling = Scaling::new(&tensor, values);
+        Self { isa: Isa::best(), tensor: Tensor::Owned(tensor), scaling }
     }
 
     /// Number of rows: the length of a product.

@@ -4,6 +4,8 @@ use ecq_format::escapes;
 use ecq_format::reader::CodedTensor;
 use ecq_format::tile::TileParts;
 use ecq_format::{Error, Result};
+use ecq_quant::values::Dequantizer;
+use multiversion::multiversion;
 use rans_core::Isa;
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -72,7 +74,16 @@ impl Packed {
 
     /// [`Self::new`] for a given instruction set.
     pub fn with_isa(isa: Isa, tensor: &CodedTensor<'_>) -> Result<Self> {
-        let (coded, scaling) = (tensor.coded(), Scaling::new(tensor)?);
+        Self::load(isa, tensor, &Dequantizer::of(tensor)?)
+    }
+
+    /// [`Self::new`] for a tensor whose scales are decoded already: groups of them are shared.
+    pub fn with_values(tensor: &CodedTensor<'_>, values: &Dequantizer) -> Result<Self> {
+        Self::load(Isa::best(), tensor, values)
+    }
+
+    fn load(isa: Isa, tensor: &CodedTensor<'_>, values: &Dequantizer) -> Result<Self> {
+        let (coded, scaling) = (tensor.coded(), Scaling::new(tensor, values));
         if let Some(pattern) = coded.pattern {
             let why = format!("floats ({:?}) have no packed integers", pattern.format);
             return Err(
@@ -90,20 +101,13 @@ impl Packed {
         let mut escapes = Vec::new();
         let store = match coded.raw_bits {
             0 | 1 if scaling.lift < 16 => {
-                Store::Int4(fill(tensor, &scaling, pitch / 2, &mut escapes, |row, col, code| {
-                    let at = col / (2 * BLOCK) * BLOCK + col % BLOCK;
-                    row[at] |= (code as u8) << (4 * (col / BLOCK % 2));
-                })?)
+                Store::Int4(fill(tensor, scaling.center, pitch / 2, &mut escapes, nibbles)?)
             }
             0..=4 => {
                 let five = coded.raw_bits == 1;
-                let put = |row: &mut [i8], col: usize, code| row[col] = code as i8;
-                Store::Int8 { codes: fill(tensor, &scaling, pitch, &mut escapes, put)?, five }
+                Store::Int8 { codes: fill(tensor, scaling.center, pitch, &mut escapes, bytes)?, five }
             }
-            _ => {
-                let put = |row: &mut [i16], col: usize, code| row[col] = code as i16;
-                Store::Int16(fill(tensor, &scaling, pitch, &mut escapes, put)?)
-            }
+            _ => Store::Int16(fill(tensor, scaling.center, pitch, &mut escapes, words)?),
         };
         Ok(Self { isa, rows, scaling, store, escapes })
     }
@@ -277,14 +281,14 @@ impl Packed {
     }
 }
 
-/// Decodes all tiles, in parallel, to rows of `pitch` elements: `put(row, column, code)`. Escapes are listed with their level,
+/// Decodes all tiles, in parallel, to rows of `pitch` elements: `put(row, levels, center)`. Escapes are listed with their level,
 /// and code 0 stands for them, as it does in products from the coded form: so both are the same to the bit.
 fn fill<T: Default + Clone + Send>(
     tensor: &CodedTensor<'_>,
-    scaling: &Scaling,
+    center: i32,
     pitch: usize,
     escapes: &mut Vec<(u32, u32, i32)>,
-    put: impl Fn(&mut [T], usize, i64) + Sync,
+    put: impl Fn(&mut [T], &[i32], i32) + Sync,
 ) -> Result<Vec<T>> {
     let coded = tensor.coded();
     let (rows, cols) = (coded.rows as usize, coded.cols as usize);
@@ -292,26 +296,43 @@ fn fill<T: Default + Clone + Send>(
     let tile = |levels: &mut Vec<i32>, (tile, out): (usize, &mut [T])| {
         tensor.levels(tile, levels)?;
         let (bytes, entry) = tensor.tile(tile)?;
-        let mut escapes = Vec::new();
+        let (mut escapes, first) = (Vec::new(), tensor.rows(tile).start);
         let parts = TileParts::new(bytes, entry, coded.split(), levels.len());
         let list = parts.and_then(|parts| {
-            escapes::read(parts.escapes, levels.len(), |at, level| escapes.push((at, level)))
+            escapes::read(parts.escapes, levels.len(), |at, level| {
+                escapes.push(((first + at / cols) as u32, (at % cols) as u32, level));
+                levels[at] = center;
+            })
         });
         list.map_err(|why| tensor.corrupt(tile, why))?;
-        let mut next = escapes.iter().map(|e| e.0).peekable();
-        let first = tensor.rows(tile).start;
-        for (i, (out, levels)) in out.chunks_exact_mut(pitch).zip(levels.chunks_exact(cols)).enumerate() {
-            for (col, &level) in levels.iter().enumerate() {
-                if next.next_if_eq(&(i * cols + col)).is_none() {
-                    put(out, col, scaling.code(level));
-                }
-            }
-        }
-        let place = |(at, level)| ((first + at / cols) as u32, (at % cols) as u32, level);
-        Ok(escapes.into_iter().map(place).collect())
+        let rows = out.chunks_exact_mut(pitch).zip(levels.chunks_exact(cols));
+        rows.for_each(|(out, levels)| put(out, levels, center));
+        Ok(escapes)
     };
     let tiles = all.par_chunks_mut(pitch * coded.tile_rows as usize).enumerate();
     let lists: Vec<Vec<_>> = tiles.map_init(Vec::new, tile).collect::<Result<_>>()?;
     escapes.extend(lists.into_iter().flatten());
     Ok(all)
+}
+
+/// Codes of a row, as [`Codes::Int4`] has them.
+#[multiversion(targets = "simd")]
+fn nibbles(out: &mut [u8], levels: &[i32], center: i32) {
+    for (out, levels) in out.chunks_exact_mut(BLOCK).zip(levels.chunks(2 * BLOCK)) {
+        let (below, above) = levels.split_at(BLOCK.min(levels.len()));
+        out.iter_mut().zip(below).for_each(|(out, level)| *out = level.wrapping_sub(center) as u8);
+        out.iter_mut().zip(above).for_each(|(out, level)| *out |= (level.wrapping_sub(center) as u8) << 4);
+    }
+}
+
+/// Codes of a row.
+#[multiversion(targets = "simd")]
+fn bytes(out: &mut [i8], levels: &[i32], center: i32) {
+    out.iter_mut().zip(levels).for_each(|(out, level)| *out = level.wrapping_sub(center) as i8);
+}
+
+/// Codes of a row.
+#[multiversion(targets = "simd")]
+fn words(out: &mut [i16], levels: &[i32], center: i32) {
+    out.iter_mut().zip(levels).for_each(|(out, level)| *out = level.wrapping_sub(center) as i16);
 }

@@ -8,15 +8,13 @@
 
 use std::sync::Arc;
 
-use ecq_format::Result;
 use ecq_format::directory::{Scales, Values};
 use ecq_format::pattern::Pattern;
 use ecq_format::reader::CodedTensor;
 use ecq_format::tile::Frequencies;
 use ecq_quant::groups as values;
-use ecq_quant::values::{from_bits, octaves};
-use half::f16;
-use multiversion::multiversion;
+pub(crate) use ecq_quant::groups::Numbers;
+use ecq_quant::values::{Dequantizer, Table, from_bits};
 use rans_core::{InstructionSet, Isa};
 
 use crate::activations::{Activations, Data, SCALED};
@@ -30,7 +28,8 @@ pub(crate) const FLOAT: u64 = size_of::<f32>() as u64;
 pub(crate) struct Scaling {
     rows: usize,
     pub cols: usize,
-    center: i32,
+    /// The level of code 0.
+    pub center: i32,
     raw_bits: u32,
     /// What is added to codes of five bits so that none is negative: 8 if they then fit four bits, else 16.
     pub lift: i32,
@@ -96,45 +95,6 @@ impl Book {
     }
 }
 
-/// Scales or minima: as halves where these hold all of them exactly, which takes half the memory.
-pub(crate) enum Numbers {
-    Half(Vec<u16>),
-    Single(Vec<f32>),
-}
-
-impl Numbers {
-    fn new(all: Vec<f32>) -> Self {
-        let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
-        if all.iter().all(exact) {
-            Self::Half(all.into_iter().map(|v| f16::from_f32(v).to_bits()).collect())
-        } else {
-            Self::Single(all)
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Half(all) => size_of_val(all.as_slice()) as u64,
-            Self::Single(all) => size_of_val(all.as_slice()) as u64,
-        }
-    }
-
-    fn at(&self, at: usize) -> f32 {
-        match self {
-            Self::Half(all) => single(all[at]),
-            Self::Single(all) => all[at],
-        }
-    }
-
-    /// Copies numbers from `at` on.
-    fn read(&self, at: usize, out: &mut [f32]) {
-        match self {
-            Self::Half(all) => singles(&all[at..][..out.len()], out),
-            Self::Single(all) => out.copy_from_slice(&all[at..][..out.len()]),
-        }
-    }
-}
-
 /// Which rows of a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows {
@@ -171,20 +131,16 @@ pub(crate) struct Groups {
     pub size: usize,
     /// Groups in a row.
     pub per_row: usize,
-    /// Numbers of all rows.
-    pub scale: Numbers,
-    /// Likewise.
-    pub min: Option<Numbers>,
+    /// The numbers, which the table of embeddings may have in common with the product.
+    shared: Arc<values::Groups>,
     /// For each block of 64 columns: its first group in the row, and for each lane of four columns the group from there.
     /// Columns that are filling belong to the row's last group.
     pub lanes: Vec<(u32, [i32; LANES])>,
-    /// The group of each column where it does not follow from `size`, else empty.
-    of_column: Vec<u16>,
 }
 
 impl Groups {
-    fn new(groups: values::Groups, cols: usize) -> Self {
-        let values::Groups { size, per_row, scale, min, of_column } = groups;
+    fn new(shared: Arc<values::Groups>, cols: usize) -> Self {
+        let values::Groups { size, per_row, .. } = *shared;
         let lanes = |block: usize| {
             let first = (block * BLOCK / size).min(per_row - 1);
             let group = |lane: usize| ((block * BLOCK + lane * LANE) / size).min(per_row - 1) - first;
@@ -192,8 +148,17 @@ impl Groups {
         };
         let blocks = cols.next_multiple_of(2 * BLOCK) / BLOCK;
         let lanes = (0..blocks).map(lanes).collect();
-        let (scale, min) = (Numbers::new(scale), (!min.is_empty()).then(|| Numbers::new(min)));
-        Self { size, per_row, scale, min, lanes, of_column }
+        Self { size, per_row, shared, lanes }
+    }
+
+    /// Numbers of all rows.
+    pub fn scale(&self) -> &Numbers {
+        &self.shared.scale
+    }
+
+    /// Likewise.
+    pub fn min(&self) -> Option<&Numbers> {
+        self.shared.min.as_ref()
     }
 
     /// Whether all columns of a lane belong to the same group.
@@ -203,12 +168,11 @@ impl Groups {
 
     /// s and m of a weight.
     pub fn of(&self, row: usize, col: usize) -> (f32, f32) {
-        let group = match self.of_column.get(col) {
+        let group = match self.shared.of_column.get(col) {
             Some(&group) => group.into(),
             None => (col / self.size).min(self.per_row - 1),
         };
-        let at = row * self.per_row + group;
-        (self.scale.at(at), self.min.as_ref().map_or(0.0, |min| min.at(at)))
+        self.shared.of_group(row, group)
     }
 
     /// Copies the scales of rows.
@@ -218,7 +182,7 @@ impl Groups {
         scale.clear();
         min.clear();
         for row in rows {
-            for (from, to) in [(Some(&self.scale), &mut *scale), (self.min.as_ref(), &mut *min)] {
+            for (from, to) in [(Some(self.scale()), &mut *scale), (self.min(), &mut *min)] {
                 if let Some(from) = from {
                     let at = to.len();
                     to.resize(at + self.per_row, 0.0);
@@ -227,7 +191,7 @@ impl Groups {
             }
         }
         scale.extend([0.0; LANES]);
-        if self.min.is_some() {
+        if self.min().is_some() {
             min.extend([0.0; LANES]);
         }
     }
@@ -235,7 +199,7 @@ impl Groups {
     /// s and m of each [`SCALED`] columns of a row; `out` is filled up with zeros. Groups must be a multiple of that.
     pub fn units(&self, row: usize, scale: &mut [f32], min: &mut [f32]) {
         let each = self.size / SCALED;
-        for (from, out) in [(Some(&self.scale), scale), (self.min.as_ref(), min)] {
+        for (from, out) in [(Some(self.scale()), scale), (self.min(), min)] {
             let len = self.per_row.min(out.len());
             out[len..].fill(0.0);
             match from {
@@ -250,41 +214,22 @@ impl Groups {
     }
 }
 
-/// A half as a float. As plain integers and one product, which the compiler makes vectors of.
-#[inline(always)]
-fn single(half: u16) -> f32 {
-    let bits = u32::from(half);
-    // subnormal halves become subnormal floats, and all are scaled by 2^112
-    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
-    let beyond = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
-    f32::from_bits(magnitude.to_bits() | beyond | (bits & 0x8000) << 16)
-}
-
-#[multiversion(targets = "simd")]
-fn singles(halves: &[u16], out: &mut [f32]) {
-    for (out, half) in out.iter_mut().zip(halves) {
-        *out = single(*half);
-    }
-}
-
 impl Scaling {
-    /// Decodes the scales of a tensor.
-    pub fn new(tensor: &CodedTensor<'_>) -> Result<Self> {
+    /// Of a tensor, from its scales: those that [`Dequantizer::new`] decodes.
+    pub fn new(tensor: &CodedTensor<'_>, values: &Dequantizer) -> Self {
         let coded = tensor.coded();
-        let planes = tensor.side()?;
         let Values { step, bias, offset, scales, codebook } = coded.values;
         let (mut row, mut columns, mut groups) = (Vec::new(), Vec::new(), None);
-        match scales {
-            Scales::None => {}
-            Scales::RowColumn { row: by_row, column: by_column } => {
-                let mut planes = planes.iter().map(|p| p.iter().map(|&byte| octaves(byte)).collect());
-                row = if by_row { planes.next().unwrap_or_default() } else { row };
-                columns = if by_column { planes.next().unwrap_or_default() } else { columns };
+        match (values.table(), scales) {
+            (Table::Group(own), _) => groups = Some(own.clone()),
+            (
+                Table::RowColumn { row: rows, column },
+                Scales::RowColumn { row: by_row, column: by_column },
+            ) => {
+                row = if by_row { rows.clone() } else { row };
+                columns = if by_column { column.clone() } else { columns };
             }
-            grouped => {
-                let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-                groups = values::Groups::new(&grouped, rows, cols, &planes);
-            }
+            _ => {}
         }
         let codebook = codebook.map(|book| book.0);
         let scattered = groups.as_ref().is_some_and(|groups| !groups.of_column.is_empty());
@@ -294,7 +239,7 @@ impl Scaling {
         let mut step = step as f32;
         if let Some(Book { unit, .. }) = &book {
             match &mut groups {
-                Some(groups) => groups.scale.iter_mut().for_each(|s| *s *= unit),
+                Some(groups) => *groups = Arc::new(groups.times(*unit)),
                 None => step *= unit,
             }
         }
@@ -311,7 +256,7 @@ impl Scaling {
         };
         let center = coded.center - lift;
         let zero = if book.is_some() { 0.0 } else { (f64::from(center) + bias) as f32 };
-        Ok(Self {
+        Self {
             rows: coded.rows as usize,
             cols: coded.cols as usize,
             center,
@@ -326,7 +271,7 @@ impl Scaling {
             row,
             columns: columns.into(),
             terms: Terms { zero, book, groups },
-        })
+        }
     }
 
     /// Whether levels must become numbers one by one: they are predicted, or their groups are scattered, or their codebook
@@ -354,7 +299,7 @@ impl Scaling {
     /// Bytes of the scales.
     pub fn memory(&self) -> u64 {
         let groups = self.terms.groups.as_ref();
-        let numbers = groups.map_or(0, |g| g.scale.bytes() + g.min.as_ref().map_or(0, Numbers::bytes));
+        let numbers = groups.map_or(0, |g| g.scale().bytes() + g.min().map_or(0, Numbers::bytes));
         numbers + (self.row.len() + self.columns.len()) as u64 * FLOAT
     }
 
@@ -418,7 +363,7 @@ impl Scaling {
         scales.factors.resize(rows.count * units.pitch, 0.0);
         let zero = self.terms.zero - self.shift();
         if groups.size == SCALED {
-            let numbers = (&groups.scale, groups.min.as_ref(), groups.per_row);
+            let numbers = (groups.scale(), groups.min(), groups.per_row);
             return arch::unite(isa, numbers, rows, zero, units, &mut scales.factors, sums);
         }
         let RowScales { scale, min, factors, .. } = scales;

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use memmap2::Mmap;
 
 /// Bytes that are read before all pages are given back.
-#[cfg(unix)]
 const HELD: u64 = 256 << 20;
 
 /// The bytes of a file, memory-mapped.
@@ -33,17 +32,23 @@ impl Mapped {
 
     /// Is told how many bytes were read. Now and then the memory of all pages is given back, so that a process that
     /// reads a whole model does not hold it; pages that are read again come from the system's cache or the disk.
-    #[allow(unsafe_code)]
     pub fn used(&self, bytes: u64) {
         let before = self.used.fetch_add(bytes, Ordering::Relaxed);
-        #[cfg(unix)]
         if before / HELD != before.wrapping_add(bytes) / HELD {
-            // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
-            // same bytes; the file stays as it is by the same promise that the map rests on.
-            let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-            // a system that keeps the pages is slower at worst
-            drop(dropped);
+            self.give_back();
         }
+    }
+
+    /// Gives the memory of all pages back, where the system lets a program do so.
+    #[allow(unsafe_code)]
+    pub fn give_back(&self) {
+        // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
+        // same bytes; the file stays as it is by the same promise that the map rests on.
+        #[cfg(unix)]
+        let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        // a system that keeps the pages needs more memory at worst
+        #[cfg(unix)]
+        drop(dropped);
     }
 }
 

@@ -127,6 +127,12 @@ impl Reader {
         self.map.used(bytes);
     }
 
+    /// Gives back the memory of pages that were read so far: they are read again when they are needed. For those who have
+    /// copied what they need for long.
+    pub fn give_back(&self) {
+        self.map.give_back();
+    }
+
     /// Length of the file in bytes.
     pub fn file_size(&self) -> u64 {
         self.map.len() as u64

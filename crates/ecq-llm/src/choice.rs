@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::names::Names;
 use crate::options::{Decode, Device, Options};
+use crate::system::SystemMemory;
 use crate::weights::has;
 
 /// Bytes that a model takes on the CPU, beside what any program takes.
@@ -63,8 +64,11 @@ impl Sizes {
                         (false, _) => (fused, packed.unwrap_or(fused)),
                         // rows of embeddings are taken from the coded form, which two can share
                         (true, false) => (fused, fused),
+                        // so they can the scales, but for those that are turned into units of a codebook
                         (true, true) => {
-                            [scales, packed.unwrap_or(scales)].map(|n| fused.saturating_add(n)).into()
+                            let own = if coded.values.codebook.is_some() { scales } else { 0 };
+                            let integers = packed.map_or(own, |all| all - scales + own);
+                            [own, integers].map(|n| fused.saturating_add(n)).into()
                         }
                     }
                 }
@@ -82,8 +86,8 @@ impl Sizes {
     }
 
     /// The strategy to take. On the CPU [`Decode::Auto`] takes plain integers if there is memory for them, else weights as they
-    /// are coded; so it does where nobody says how much memory there may be. On a GPU every strategy stays as it is: how much
-    /// memory it takes there is known, and refused, as the model is loaded.
+    /// are coded; where nobody says how much memory there may be, half of what is available may be taken for integers. On a
+    /// GPU every strategy stays as it is: how much memory it takes there is known, and refused, as the model is loaded.
     ///
     /// Error: [`Error::Argument`] for a strategy that there is not, and for too little memory.
     pub fn choose(&self, options: &Options) -> Result<Choice> {
@@ -91,6 +95,8 @@ impl Sizes {
         if device == Device::Gpu {
             return Ok(Choice { device, decode: options.decode, bytes: self.total(options.decode) });
         }
+        // the other half is for what the system and other programs need
+        let half = || SystemMemory::now().available / 2;
         let fits = |decode| options.memory.is_none_or(|memory| self.total(decode) <= memory);
         let decode = match options.decode {
             Decode::Prefetch | Decode::Lru => {
@@ -101,7 +107,9 @@ impl Sizes {
                     got: options.decode.name().into(),
                 });
             }
-            Decode::Auto if options.memory.is_some() && fits(Decode::Cached) => Decode::Cached,
+            Decode::Auto if self.total(Decode::Cached) <= options.memory.unwrap_or_else(half) => {
+                Decode::Cached
+            }
             Decode::Auto | Decode::Fused => Decode::Fused,
             Decode::Cached => Decode::Cached,
         };
@@ -175,11 +183,7 @@ mod tests {
             cache: 3000,
         };
         assert_eq!(sizes(false), apart);
-        let product = MEBI / 2 + table;
-        assert_eq!(
-            sizes(true),
-            Sizes { fused: apart.fused + table, cached: apart.cached + product, ..apart }
-        );
+        assert_eq!(sizes(true), Sizes { cached: apart.cached + MEBI / 2, ..apart });
     }
 
     #[test]
@@ -192,7 +196,10 @@ mod tests {
         assert_eq!(choose(Decode::Auto, Some(2100)).unwrap(), (Decode::Cached, 2100));
         assert_eq!(choose(Decode::Auto, Some(2099)).unwrap(), (Decode::Fused, 1100));
         assert_eq!(choose(Decode::Auto, Some(1100)).unwrap(), (Decode::Fused, 1100));
-        assert_eq!(choose(Decode::Auto, None).unwrap(), (Decode::Fused, 1100));
+        assert_eq!(choose(Decode::Auto, None).unwrap(), (Decode::Cached, 2100));
+        let vast = Sizes { cached: u64::MAX, ..sizes };
+        let options = Options { decode: Decode::Auto, ..Options::default() };
+        assert_eq!(vast.choose(&options).unwrap().decode, Decode::Fused);
         assert_eq!(choose(Decode::Fused, Some(9999)).unwrap(), (Decode::Fused, 1100));
         assert_eq!(choose(Decode::Cached, None).unwrap(), (Decode::Cached, 2100));
         for (decode, memory, says) in [

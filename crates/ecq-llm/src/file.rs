@@ -26,7 +26,7 @@ impl ModelFile {
         let reader = Reader::open(path, Limits::default())?;
         let description = Description::of(&reader)?;
         let config = Config::new(path, &description)?;
-        let tokenizer = Tokenizer::new(path, &description)?;
+        let tokenizer = Tokenizer::new(path, description)?;
         Ok(Self { reader, config, tokenizer })
     }
 

@@ -30,6 +30,7 @@ mod network;
 mod options;
 mod sampling;
 pub mod source;
+mod system;
 mod tokenizer;
 mod weights;
 
@@ -43,4 +44,5 @@ pub use gpu::Adapter;
 pub use model::{Generate, Model};
 pub use options::{Decode, Device, Options};
 pub use sampling::{Sampler, Sampling, most_likely};
+pub use system::SystemMemory;
 pub use tokenizer::Tokenizer;

@@ -48,7 +48,7 @@ struct Projection<'a> {
 
 impl<'a> Projection<'a> {
     fn load(reader: &'a Reader, name: &str, shape: [usize; 2], decode: Decode) -> Result<Self> {
-        let weight = Weight::load(reader, &format!("{name}.weight"), shape, decode)?;
+        let weight = Weight::load(reader, &format!("{name}.weight"), shape, decode, None)?;
         let bias = format!("{name}.bias");
         let bias = has(reader, &bias).then(|| vector(reader, &bias, shape[0])).transpose()?;
         Ok(Self { weight, bias })
@@ -101,15 +101,20 @@ impl<'a> Network<'a> {
         let names = Names::of(reader);
         let Config { width, vocabulary, .. } = *config;
         let table = names.embedding();
+        let embedding = Embedding::load(reader, table, [vocabulary, width])?;
         // the same tensor, unless the file has its own
-        let output = names.output().filter(|name| has(reader, name)).unwrap_or(table);
+        let (output, scales) = match names.output().filter(|name| has(reader, name)) {
+            Some(name) => (name, None),
+            None => (table, embedding.scales()),
+        };
+        let output = Weight::load(reader, output, [vocabulary, width], decode, scales)?;
         Ok(Self {
-            embedding: Embedding::load(reader, table, [vocabulary, width])?,
+            embedding,
             blocks: (0..config.layers)
                 .map(|layer| Block::load(reader, config, &names, layer, decode))
                 .collect::<Result<_>>()?,
             norm: vector(reader, names.norm(), width)?,
-            output: Weight::load(reader, output, [vocabulary, width], decode)?,
+            output,
             rope: Rope::new(config),
             config: config.clone(),
             precision,

@@ -37,7 +37,7 @@ pub enum Decode {
     Prefetch,
     /// Decoded and kept until memory is needed for others. For GPUs.
     Lru,
-    /// What is fastest within the memory that there may be; where that is not said, what takes least.
+    /// What is fastest within the memory that there may be; where that is not said, within half of what is available.
     Auto,
 }
 

@@ -60,17 +60,17 @@ pub fn folder() -> Result<PathBuf> {
 /// [`ModelFile::open`](crate::ModelFile::open).
 pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<Converted> {
     let source = Source::open(path, &SourceLimits::default()).map_err(ecq_convert::Error::from)?;
+    let to = folder.join(name(path, &source)?);
+    if to.is_file() {
+        return Ok(Converted { path: to, fresh: false });
+    }
     let description = Description::of_source(path, &source)?;
     Config::new(path, &description)?;
-    Tokenizer::new(path, &description)?;
-    let path = folder.join(name(path, &source)?);
-    if path.is_file() {
-        return Ok(Converted { path, fresh: false });
-    }
+    Tokenizer::new(path, description)?;
     std::fs::create_dir_all(folder).map_err(cannot(folder))?;
     let options = Options::new(Treatment::Lossless);
-    match convert_source(&source, &path, &options, progress) {
-        Ok(_) => Ok(Converted { path, fresh: true }),
+    match convert_source(&source, &to, &options, progress) {
+        Ok(_) => Ok(Converted { path: to, fresh: true }),
         // another process was faster
         Err(ecq_convert::Error::Format(ecq_format::Error::Exists(path))) => {
             Ok(Converted { path, fresh: false })

@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, PreTokenizerWrapper, SplitDelimiterBehavior};
 
-use crate::description::{Description, Values};
+use crate::description::{Description, Value, Values};
 use crate::error::{Error, Result};
 
 /// Words, numbers and spaces of GPT-2, as `ByteLevel` splits them, too.
@@ -30,7 +30,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// From the description in a file; `path` is for errors. Error: [`Error::Tokenizer`].
-    pub fn new(path: &Path, description: &Description) -> Result<Self> {
+    pub fn new(path: &Path, description: Description) -> Result<Self> {
         let fail = |why: String| Error::Tokenizer { path: path.into(), why };
         match description {
             Description::Gguf(values) => gguf(values).map_err(fail),
@@ -38,7 +38,7 @@ impl Tokenizer {
                 Err(fail("the folder that the file was converted from had no tokenizer.json".into()))
             }
             Description::Folder { tokenizer: Some(json), config, tokenizer_config, template } => {
-                folder(json, config, tokenizer_config.as_deref(), template.as_deref()).map_err(fail)
+                folder(&json, &config, tokenizer_config.as_deref(), template.as_deref()).map_err(fail)
             }
         }
     }
@@ -92,31 +92,29 @@ impl Tokenizer {
     }
 }
 
-fn gguf(values: &Values) -> Result<Tokenizer, String> {
-    let need = |key: &str| values.get(key).ok_or_else(|| format!("the metadata have no {key}"));
-    let model = need("tokenizer.ggml.model")?.text().unwrap_or("none").to_owned();
+fn gguf(mut values: Values) -> Result<Tokenizer, String> {
+    let missing = |key: &str| format!("the metadata have no {key}");
+    let model = values.get("tokenizer.ggml.model").ok_or_else(|| missing("tokenizer.ggml.model"))?;
+    let model = model.text().unwrap_or("none");
     if model != "gpt2" {
         return Err(format!(
             "expected the model \"gpt2\" (byte pairs), found {model:?}: convert the model's Hugging Face folder instead"
         ));
     }
-    let texts = |key: &str| -> Result<Vec<String>, String> {
-        let array = need(key)?.array().unwrap_or_default();
-        let text = |v: &crate::description::Value| v.text().map(str::to_owned);
-        array.iter().map(text).collect::<Option<Vec<_>>>().ok_or(format!("{key} is no list of texts"))
+    // moved, not copied: they are most of what a small model's file says of itself
+    let mut texts = |key: &str| -> Result<Vec<String>, String> {
+        let Value::Array(array) = values.remove(key).ok_or_else(|| missing(key))? else {
+            return Err(format!("{key} is no list"));
+        };
+        let text = |value| if let Value::Text(text) = value { Some(text) } else { None };
+        array.into_iter().map(text).collect::<Option<Vec<_>>>().ok_or(format!("{key} is no list of texts"))
     };
-    let tokens = texts("tokenizer.ggml.tokens")?;
     let merges = texts("tokenizer.ggml.merges")?
-        .iter()
+        .into_iter()
         .map(|merge| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
         .collect::<Option<Vec<_>>>()
         .ok_or("a merge is not of two tokens")?;
-    let vocabulary: ahash::AHashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
-    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).build();
-    let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|e| e.to_string())?);
-    let pre = values.get("tokenizer.ggml.pre").and_then(|v| v.text()).unwrap_or("default");
-    inner.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
-    inner.with_decoder(Some(ByteLevel::default()));
+    let tokens = texts("tokenizer.ggml.tokens")?;
     let kinds = values.get("tokenizer.ggml.token_type").and_then(|v| v.array()).unwrap_or_default();
     let control: Vec<AddedToken> = tokens
         .iter()
@@ -127,9 +125,15 @@ fn gguf(values: &Values) -> Result<Tokenizer, String> {
             _ => None,
         })
         .collect();
+    let vocabulary: ahash::AHashMap<String, u32> = tokens.into_iter().zip(0..).collect();
+    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).build();
+    let mut inner = tokenizers::Tokenizer::new(bpe.map_err(|e| e.to_string())?);
+    let pre = values.get("tokenizer.ggml.pre").and_then(|v| v.text()).unwrap_or("default");
+    inner.with_pre_tokenizer(Some(pre_tokenizer(pre)?));
+    inner.with_decoder(Some(ByteLevel::default()));
     inner.add_tokens(&control);
     let id = |key: &str| values.get(key).and_then(|v| v.unsigned()).and_then(|n| u32::try_from(n).ok());
-    let begins = values.get("tokenizer.ggml.add_bos_token") == Some(&crate::description::Value::Bool(true));
+    let begins = values.get("tokenizer.ggml.add_bos_token") == Some(&Value::Bool(true));
     let mut ends: Vec<u32> =
         ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id"].into_iter().filter_map(id).collect();
     // a base model's own end, beside that of a chat

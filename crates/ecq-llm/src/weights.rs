@@ -29,17 +29,37 @@ pub enum Weight<'a> {
 
 impl<'a> Weight<'a> {
     /// A tensor of a file that must have this shape. Errors: [`Error::Format`], [`Error::Model`].
-    pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2], decode: Decode) -> Result<Self> {
-        Ok(match tensor(reader, name, &[rows, cols])? {
-            Numbers::Coded(tensor) if decode == Decode::Cached => match Packed::new(&tensor) {
-                Ok(packed) => Self::Packed(packed),
+    /// Scales that are decoded already are shared.
+    pub fn load(
+        reader: &'a Reader,
+        name: &str,
+        [rows, cols]: [usize; 2],
+        decode: Decode,
+        scales: Option<&Dequantizer>,
+    ) -> Result<Self> {
+        let weight = match (tensor(reader, name, &[rows, cols])?, scales) {
+            (Numbers::Coded(tensor), Some(scales)) => Self::coded(tensor, scales, decode)?,
+            (Numbers::Coded(tensor), None) => {
+                let scales = Dequantizer::of(&tensor)?;
+                Self::coded(tensor, &scales, decode)?
+            }
+            (Numbers::Plain(weights), _) => Self::Plain { cols, weights },
+        };
+        // the scales were copied, and what is cached will not be read again
+        reader.give_back();
+        Ok(weight)
+    }
+
+    fn coded(tensor: Box<CodedTensor<'a>>, scales: &Dequantizer, decode: Decode) -> Result<Self> {
+        if decode == Decode::Cached {
+            match Packed::with_values(&tensor, scales) {
+                Ok(packed) => return Ok(Self::Packed(packed)),
                 // floats without loss, and what has no plain integers
-                Err(ecq_format::Error::Unsupported { .. }) => Self::Coded(Matrix::owning(tensor)?),
+                Err(ecq_format::Error::Unsupported { .. }) => {}
                 Err(error) => return Err(error.into()),
-            },
-            Numbers::Coded(tensor) => Self::Coded(Matrix::owning(tensor)?),
-            Numbers::Plain(weights) => Self::Plain { cols, weights },
-        })
+            }
+        }
+        Ok(Self::Coded(Matrix::owning(tensor, scales)))
     }
 
     /// Number of rows.
@@ -90,11 +110,19 @@ impl<'a> Embedding<'a> {
     pub fn load(reader: &'a Reader, name: &str, [rows, cols]: [usize; 2]) -> Result<Self> {
         Ok(match tensor(reader, name, &[rows, cols])? {
             Numbers::Coded(tensor) => {
-                let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
+                let values = Dequantizer::of(&tensor)?;
                 Self::Coded { tensor, values }
             }
             Numbers::Plain(weights) => Self::Plain(weights),
         })
+    }
+
+    /// Its scales, for products with it.
+    pub fn scales(&self) -> Option<&Dequantizer> {
+        match self {
+            Self::Coded { values, .. } => Some(values),
+            Self::Plain(_) => None,
+        }
     }
 
     /// Copies rows, one after another; each tile is decoded once. Rows are there: tokens were checked.

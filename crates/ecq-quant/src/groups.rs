@@ -2,6 +2,8 @@
 
 use ecq_format::directory::{Min, NumberFormat, Scales};
 use ecq_format::pattern::FloatFormat;
+use half::f16;
+use multiversion::multiversion;
 
 use crate::values::from_bits;
 
@@ -12,9 +14,9 @@ pub struct Groups {
     /// Groups in a row.
     pub per_row: usize,
     /// s of all groups, row by row.
-    pub scale: Vec<f32>,
-    /// m of all groups, or empty where it is 0.
-    pub min: Vec<f32>,
+    pub scale: Numbers,
+    /// m of all groups, unless it is 0.
+    pub min: Option<Numbers>,
     /// The group of each column in its row; empty where `size` tells.
     pub of_column: Vec<u16>,
 }
@@ -74,14 +76,93 @@ impl Groups {
             }
         };
         debug_assert_eq!(scale.len(), rows * per_row);
-        Some(Self { size, per_row, scale, min, of_column })
+        let min = (!min.is_empty()).then(|| Numbers::new(min));
+        Some(Self { size, per_row, scale: Numbers::new(scale), min, of_column })
     }
 
     /// s and m of a group of a row.
     #[inline]
     pub fn of_group(&self, row: usize, group: usize) -> (f32, f32) {
         let at = row * self.per_row + group;
-        (self.scale[at], self.min.get(at).copied().unwrap_or(0.0))
+        (self.scale.at(at), self.min.as_ref().map_or(0.0, |min| min.at(at)))
+    }
+
+    /// The same groups with s times a factor, rounded to f32, and m as it is.
+    pub fn times(&self, factor: f32) -> Self {
+        let Self { size, per_row, scale, min, of_column } = self;
+        let (min, of_column) = (min.clone(), of_column.clone());
+        Self { size: *size, per_row: *per_row, scale: scale.times(factor), min, of_column }
+    }
+}
+
+/// Scales or minima: as halves where these hold all of them exactly, which takes half the memory.
+#[derive(Clone, Debug)]
+pub enum Numbers {
+    /// Bits of halves.
+    Half(Vec<u16>),
+    /// As f32.
+    Single(Vec<f32>),
+}
+
+impl Numbers {
+    /// Of these numbers.
+    pub fn new(all: Vec<f32>) -> Self {
+        let exact = |v: &f32| f16::from_f32(*v).to_f32().to_bits() == v.to_bits();
+        if all.iter().all(exact) {
+            Self::Half(all.into_iter().map(|v| f16::from_f32(v).to_bits()).collect())
+        } else {
+            Self::Single(all)
+        }
+    }
+
+    /// Bytes that they take.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Half(all) => size_of_val(all.as_slice()) as u64,
+            Self::Single(all) => size_of_val(all.as_slice()) as u64,
+        }
+    }
+
+    /// One of them.
+    #[inline]
+    pub fn at(&self, at: usize) -> f32 {
+        match self {
+            Self::Half(all) => single(all[at]),
+            Self::Single(all) => all[at],
+        }
+    }
+
+    /// Each times a factor, rounded to f32.
+    fn times(&self, factor: f32) -> Self {
+        Self::Single(match self {
+            Self::Half(all) => all.iter().map(|&half| single(half) * factor).collect(),
+            Self::Single(all) => all.iter().map(|number| number * factor).collect(),
+        })
+    }
+
+    /// Copies numbers from `at` on.
+    pub fn read(&self, at: usize, out: &mut [f32]) {
+        match self {
+            Self::Half(all) => singles(&all[at..][..out.len()], out),
+            Self::Single(all) => out.copy_from_slice(&all[at..][..out.len()]),
+        }
+    }
+}
+
+/// A half as a float. As plain integers and one product, which the compiler makes vectors of.
+#[inline(always)]
+fn single(half: u16) -> f32 {
+    let bits = u32::from(half);
+    // subnormal halves become subnormal floats, and all are scaled by 2^112
+    let magnitude = f32::from_bits((bits & 0x7fff) << 13) * f32::from_bits(0x7780_0000);
+    let beyond = if bits & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };
+    f32::from_bits(magnitude.to_bits() | beyond | (bits & 0x8000) << 16)
+}
+
+#[multiversion(targets = "simd")]
+fn singles(halves: &[u16], out: &mut [f32]) {
+    for (out, half) in out.iter_mut().zip(halves) {
+        *out = single(*half);
     }
 }
 
@@ -106,7 +187,13 @@ pub fn planes_of<const BYTES: usize>(numbers: impl Iterator<Item = [u8; BYTES]> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use half::f16;
+
+    fn all(numbers: &Numbers, count: usize) -> Vec<f32> {
+        let mut all = vec![0.0; count];
+        numbers.read(0, &mut all);
+        assert!((0..count).all(|i| numbers.at(i).to_bits() == all[i].to_bits()));
+        all
+    }
 
     fn halves(values: &[f32]) -> Vec<Vec<u8>> {
         planes_of(values.iter().map(|&v| f16::from_f32(v).to_bits().to_be_bytes()))
@@ -120,8 +207,8 @@ mod tests {
         planes.extend(halves(&[1.0, 2.0, 3.0, 4.0]));
         planes.extend(halves(&[0.5, 1.0, 1.5, 2.0]));
         let groups = Groups::new(&scales, 2, 6, &planes).unwrap();
-        assert_eq!(groups.scale, [0.0, 1.0, 4.0, 9.0, 12.0, 20.0]);
-        assert_eq!(groups.min, [-0.0, -0.5, -2.0, -4.5, -6.0, -10.0]);
+        assert_eq!(all(&groups.scale, 6), [0.0, 1.0, 4.0, 9.0, 12.0, 20.0]);
+        assert_eq!(all(&groups.min.unwrap(), 6), [-0.0, -0.5, -2.0, -4.5, -6.0, -10.0]);
     }
 
     #[test]
@@ -131,7 +218,10 @@ mod tests {
         planes.push(vec![8, 7]);
         planes.extend([vec![0, 0, 0, 0], vec![1, 0, 1, 0]]);
         let groups = Groups::new(&scales, 1, 4, &planes).unwrap();
-        assert_eq!((groups.scale, groups.min), (vec![1.5, 2.0], vec![-12.0, -14.0]));
+        assert_eq!(
+            (all(&groups.scale, 2), all(&groups.min.unwrap(), 2)),
+            (vec![1.5, 2.0], vec![-12.0, -14.0])
+        );
         assert_eq!(groups.of_column, [1, 0, 1, 0]);
     }
 
@@ -142,6 +232,6 @@ mod tests {
         planes.extend(planes_of((0..256).map(|i| (i as f32).to_be_bytes())));
         planes.extend(planes_of([2.0f32, 10.0].iter().map(|v| v.to_be_bytes())));
         let groups = Groups::new(&scales, 2, 2, &planes).unwrap();
-        assert_eq!(groups.scale, [0.25, 2.25, 4.25, 2550.25]);
+        assert_eq!(all(&groups.scale, 4), [0.25, 2.25, 4.25, 2550.25]);
     }
 }

@@ -1,9 +1,12 @@
 //! Levels and scales back to weights: the one place where the formula of the format is computed.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use ecq_format::Result;
 use ecq_format::directory::{Coded, Scales, Values};
 use ecq_format::pattern::{FloatFormat, Pattern};
+use ecq_format::reader::CodedTensor;
 use half::f16;
 
 use crate::groups::Groups;
@@ -20,10 +23,20 @@ pub struct Dequantizer {
     scales: Table,
 }
 
-enum Table {
+/// Scales of a tensor as numbers.
+pub enum Table {
+    /// All are 1.
     None,
-    RowColumn { row: Vec<f32>, column: Vec<f32> },
-    Group(Groups),
+    /// Of rows and columns; those that a tensor does not have are 1.
+    RowColumn {
+        /// One a row.
+        row: Vec<f32>,
+        /// One a column.
+        column: Vec<f32>,
+    },
+    /// Of groups of columns, for all who compute with them.
+    Group(Arc<Groups>),
+    /// Levels are floats by their bit patterns; there are no scales.
     Pattern(Pattern),
 }
 
@@ -77,6 +90,11 @@ pub fn octaves(byte: u8) -> f32 {
 }
 
 impl Dequantizer {
+    /// For a tensor of a file. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn of(tensor: &CodedTensor<'_>) -> Result<Self> {
+        Ok(Self::new(tensor.coded(), &tensor.side()?))
+    }
+
     /// For a tensor and the planes of its side data.
     pub fn new(coded: &Coded, planes: &[Vec<u8>]) -> Self {
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
@@ -99,11 +117,19 @@ impl Dequantizer {
                 };
                 Table::RowColumn { row: next(row, rows), column: next(column, cols) }
             }
-            grouped => Groups::new(&grouped, rows, cols, planes).map_or(Table::None, Table::Group),
+            grouped => {
+                let groups = Groups::new(&grouped, rows, cols, planes);
+                groups.map_or(Table::None, |groups| Table::Group(Arc::new(groups)))
+            }
         };
         let Values { step, bias, offset, codebook, .. } = *values;
         let codebook = codebook.map(|book| (center, book.0));
         Self { cols, step: step as f32, bias: bias as f32, offset: offset as f32, codebook, scales }
+    }
+
+    /// The scales.
+    pub fn table(&self) -> &Table {
+        &self.scales
     }
 
     /// Weights of whole rows.

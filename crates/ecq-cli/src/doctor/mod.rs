@@ -7,7 +7,7 @@ use std::io::{Write, stdout};
 use std::path::PathBuf;
 
 use anyhow::Result;
-use ecq_llm::source;
+use ecq_llm::{SystemMemory, source};
 use serde::Serialize;
 use sysinfo::System;
 
@@ -44,7 +44,7 @@ struct Converted {
 /// Prints all of it.
 pub fn doctor(json: bool) -> Result<()> {
     let mut system = System::new();
-    system.refresh_memory();
+    let SystemMemory { total, available } = SystemMemory::now();
     system.refresh_cpu_list(sysinfo::CpuRefreshKind::nothing());
     let cpu = Cpu::find(&system);
     let adapters = gpu::adapters();
@@ -53,25 +53,12 @@ pub fn doctor(json: bool) -> Result<()> {
     let report = Report {
         version,
         cpu,
-        memory: Memory::find(&system),
+        memory: Memory { total, available },
         adapters,
         converted_models: converted(),
         advice,
     };
     if json { output::json(&report) } else { print(&report) }
-}
-
-impl Memory {
-    fn find(system: &System) -> Self {
-        let own = Self { total: system.total_memory(), available: system.available_memory() };
-        match system.cgroup_limits() {
-            Some(limits) => Self {
-                total: own.total.min(limits.total_memory),
-                available: own.available.min(limits.free_memory),
-            },
-            None => own,
-        }
-    }
 }
 
 fn converted() -> Converted {

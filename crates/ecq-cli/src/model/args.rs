@@ -16,7 +16,8 @@ pub struct Run {
     /// What computes; auto takes a GPU if there is one that is no CPU itself
     #[arg(long, default_value = "auto")]
     pub device: DeviceName,
-    /// How weights are kept; auto takes the fastest that fits into --memory, and fused without it
+    /// How weights are kept; auto takes the fastest that fits into --memory, or into half of the memory that
+    /// is available
     #[arg(long, default_value = "auto")]
     pub decode: DecodeName,
     /// Most memory for weights and for what the model remembers of the text: 2GiB, 500MB, 1e9
@@ -114,7 +115,7 @@ pub enum DecodeName {
     Prefetch,
     /// On GPUs: decoded, and kept until memory is needed for others
     Lru,
-    /// The fastest that fits into --memory; fused without it
+    /// The fastest that fits into --memory, or into half of what is available
     Auto,
 }
 

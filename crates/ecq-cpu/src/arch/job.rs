@@ -51,7 +51,7 @@ impl<'a> Job<'a> {
             (Some(book), _) => (BOOK, book.numbers, book.bytes),
             (None, _) => (kind, std::array::from_fn(|i| i as f32 + terms.zero), [0; 16]),
         };
-        let scales = terms.groups.as_ref().map_or(0, |groups| if groups.min.is_none() { 1 } else { 2 });
+        let scales = terms.groups.as_ref().map_or(0, |groups| if groups.min().is_none() { 1 } else { 2 });
         let (pitch, count, padded) = (panel.pitch * size, x.count(), x.padded());
         let sums = sums.as_mut_ptr();
         Self { kind, codes, pitch, panel, terms, scales, numbers, bytes, count, padded, sums }

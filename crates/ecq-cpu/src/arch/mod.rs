@@ -92,7 +92,7 @@ impl Panel<'_> {
             let RowScales { scale, min, factors, pitch } = self.scales;
             if factors.is_empty() {
                 assert!(self.rows * groups.per_row + crate::LANES <= scale.len());
-                assert!(groups.min.is_none() || min.len() == scale.len());
+                assert!(groups.min().is_none() || min.len() == scale.len());
             } else {
                 assert!((self.block + self.blocks) * BLOCK / SCALED <= *pitch);
                 assert!(self.rows * pitch <= factors.len() && x.count() == 1);
