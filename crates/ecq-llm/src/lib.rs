@@ -17,6 +17,7 @@ mod attention;
 mod cache;
 pub mod chat;
 mod choice;
+mod components;
 pub mod config;
 mod decoder;
 mod description;
@@ -31,6 +32,7 @@ mod network;
 mod options;
 mod sampling;
 pub mod source;
+mod tensors;
 mod tokenizer;
 mod weights;
 
