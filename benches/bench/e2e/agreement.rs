@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use ecq_llm::{Device, Model, Options, Precision, most_likely};
+use ecq_llm::{Device, Logits, Model, Options, Precision};
 use serde::Serialize;
 
 /// How near logits are to those of llama.cpp with the same weights as f32, which it multiplies with f32 vectors.
@@ -25,8 +25,9 @@ pub fn agreement(of: &str, exact: &[f32], logits: &[f32], positions: usize) -> R
     ensure!(exact.len() == logits.len(), "{of}: {} logits, not {}", logits.len(), exact.len());
     let (mut same, mut kl) = (0, 0.0);
     for (exact, logits) in exact.chunks_exact(size).zip(logits.chunks_exact(size)) {
-        same += usize::from(most_likely(exact) == most_likely(logits));
-        kl += divergence(exact, logits);
+        let (exact, logits) = (Logits::new(exact), Logits::new(logits));
+        same += usize::from(exact.most_likely() == logits.most_likely());
+        kl += exact.divergence(&logits);
     }
     let [top_1, kl] = [f64::from(u32::try_from(same)?), kl].map(|sum| sum / positions as f64);
     Ok(Agreement { of: of.into(), positions, top_1, kl })
@@ -38,15 +39,4 @@ pub fn logits(file: &Path, tokens: &[u32], precision: Precision) -> Result<Vec<f
     let (mut all, mut cache) = (Vec::new(), model.cache(tokens.len())?);
     model.logits(tokens, &mut cache, |logits| all.extend_from_slice(logits))?;
     Ok(all)
-}
-
-/// Of the probabilities of `p` from those of `q`.
-fn divergence(p: &[f32], q: &[f32]) -> f64 {
-    let total = |logits: &[f32]| logits.iter().map(|&l| f64::from(l).exp()).sum::<f64>().ln();
-    let (p_total, q_total) = (total(p), total(q));
-    let each = p.iter().zip(q).map(|(&p, &q)| {
-        let (p, q) = (f64::from(p) - p_total, f64::from(q) - q_total);
-        p.exp() * (p - q)
-    });
-    each.sum()
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::description::Description;
+use crate::description::{Description, Value, Values};
 use crate::error::{Error, Result};
 
 /// Architectures that are run, as GGUF and Hugging Face call them.
@@ -47,6 +47,8 @@ pub struct Config {
     pub rotary: Rotary,
     /// Added to the mean square of a norm.
     pub epsilon: f32,
+    /// Whether logits are products with the table of embeddings; `None` where it is not said: they are, if there is no other matrix.
+    pub tied: Option<bool>,
 }
 
 /// What `config.json` says of its kind.
@@ -67,10 +69,24 @@ struct Json {
     head_dim: Option<usize>,
     vocab_size: usize,
     max_position_embeddings: usize,
-    rope_theta: Option<f32>,
-    rope_scaling: Option<serde_json::Value>,
+    rope_theta: Option<f64>,
+    rope_scaling: Option<Rope>,
+    /// Where newer configurations have the two above.
+    rope_parameters: Option<Rope>,
+    partial_rotary_factor: Option<f64>,
     rms_norm_eps: f32,
     hidden_act: Option<String>,
+    use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
+    tie_word_embeddings: Option<bool>,
+}
+
+/// How positions turn heads.
+#[derive(Deserialize)]
+struct Rope {
+    #[serde(alias = "type")]
+    rope_type: Option<String>,
+    rope_theta: Option<f64>,
 }
 
 impl Config {
@@ -97,9 +113,16 @@ impl Config {
             }
         };
         let Config { heads, kv_heads, head, .. } = config;
-        let sizes = [config.layers, config.width, config.hidden, config.vocabulary, config.context];
-        if sizes.contains(&0) || sizes.iter().any(|&n| n > 1 << 28) || config.layers > 1 << 12 {
-            return Err(fail("sizes", "positive numbers of a model", format!("{sizes:?}")));
+        for (what, size, most) in [
+            ("the number of blocks", config.layers, 1 << 12),
+            ("the numbers of a token", config.width, 1 << 28),
+            ("the numbers in the MLP", config.hidden, 1 << 28),
+            ("the vocabulary", config.vocabulary, 1 << 28),
+            ("the context", config.context, 1 << 28),
+        ] {
+            if !(1..=most).contains(&size) {
+                return Err(fail(what, &format!("1 to {most}"), size.to_string()));
+            }
         }
         let whole = heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads) && heads <= 1 << 16;
         if !whole || head == 0 || !head.is_multiple_of(2) || head > 1 << 16 {
@@ -109,15 +132,18 @@ impl Config {
                 format!("{heads} and {kv_heads} heads of {head} numbers"),
             ));
         }
-        if !(config.epsilon >= 0.0 && config.epsilon < 1.0 && config.rope_base >= 1.0) {
-            let got = format!("{} and {}", config.epsilon, config.rope_base);
-            return Err(fail("epsilon and base", "a small number and a large one", got));
+        let Config { epsilon, rope_base, .. } = config;
+        if !(0.0..1.0).contains(&epsilon) {
+            return Err(fail("epsilon of norms", "0 or more, below 1", epsilon.to_string()));
+        }
+        if !(1.0..f32::INFINITY).contains(&rope_base) {
+            return Err(fail("base of the rotary embedding", "1 or more", rope_base.to_string()));
         }
         Ok(config)
     }
 }
 
-fn gguf(path: &Path, values: &crate::description::Values) -> Result<Config> {
+fn gguf(path: &Path, values: &Values) -> Result<Config> {
     let fail = |what: &str, expected: &str, got: String| Error::Model {
         path: path.into(),
         what: what.into(),
@@ -125,35 +151,52 @@ fn gguf(path: &Path, values: &crate::description::Values) -> Result<Config> {
         got,
     };
     let known = ARCHITECTURES.map(|(name, _)| name);
-    let architecture = values.get("general.architecture").and_then(|v| v.text()).unwrap_or("none").to_owned();
+    let architecture = values.get("general.architecture").and_then(Value::text).unwrap_or("none").to_owned();
     if !known.contains(&architecture.as_str()) {
         return Err(fail("general.architecture", &known.join(", "), architecture));
     }
     let key = |key: &str| format!("{architecture}.{key}");
-    let find = |name: &str| values.get(&key(name)).and_then(|v| v.unsigned()).map(|n| n as usize);
-    let need = |name: &str| find(name).ok_or_else(|| fail(&key(name), "a whole number", "none".into()));
-    let float = |name: &str| values.get(&key(name)).and_then(|v| v.float()).map(|n| n as f32);
-    if let Some(scaling) = values.get(&key("rope.scaling.type")).and_then(|v| v.text())
+    // what is there must be read: a value of another type, as a list for each block, says that something is special
+    let entry = |name: &str| values.get(&key(name));
+    let find = |name: &str| match entry(name).map(|value| value.unsigned().ok_or(value)) {
+        None => Ok(None),
+        Some(Ok(n)) => Ok(Some(usize::try_from(n).unwrap_or(usize::MAX))),
+        Some(Err(_)) => Err(fail(&key(name), "a whole number", "a value of another type".into())),
+    };
+    let need = |name: &str| find(name)?.ok_or_else(|| fail(&key(name), "a whole number", "none".into()));
+    let float = |name: &str, default: f32| match entry(name).map(Value::float) {
+        None => Ok(default),
+        Some(Some(n)) => Ok(n as f32),
+        Some(None) => Err(fail(&key(name), "a number", "a value of another type".into())),
+    };
+    if let Some(scaling) = entry("rope.scaling.type").and_then(Value::text)
         && scaling != "none"
     {
         return Err(fail(&key("rope.scaling.type"), "none", scaling.into()));
     }
     let (width, heads) = (need("embedding_length")?, need("attention.head_count")?);
-    let tokens = values.get("tokenizer.ggml.tokens").and_then(|v| v.array()).map(<[_]>::len);
-    let vocabulary = find("vocab_size").or(tokens);
-    let head = find("attention.key_length").unwrap_or(width / heads.max(1));
+    let tokens = values.get("tokenizer.ggml.tokens").and_then(Value::array).map(<[_]>::len);
+    let vocabulary = find("vocab_size")?.or(tokens);
+    let head = find("attention.key_length")?.unwrap_or(width / heads.max(1));
+    for same in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(other) = find(same)?.filter(|&other| other != head) {
+            return Err(fail(&key(same), &format!("{head}, the numbers of a head"), other.to_string()));
+        }
+    }
     Ok(Config {
         layers: need("block_count")?,
         width,
         hidden: need("feed_forward_length")?,
         heads,
-        kv_heads: find("attention.head_count_kv").unwrap_or(heads),
+        kv_heads: find("attention.head_count_kv")?.unwrap_or(heads),
         head,
-        vocabulary: vocabulary.ok_or_else(|| fail(&key("vocab_size"), "a whole number", "none".into()))?,
+        vocabulary: vocabulary
+            .ok_or_else(|| fail("tokenizer.ggml.tokens", "the tokens of a tokenizer", "none".into()))?,
         context: need("context_length")?,
-        rope_base: float("rope.freq_base").unwrap_or(10_000.0),
+        rope_base: float("rope.freq_base", 10_000.0)?,
         rotary: if architecture == "llama" { Rotary::Neighbours } else { Rotary::Halves },
-        epsilon: float("attention.layer_norm_rms_epsilon").unwrap_or(1e-5),
+        epsilon: float("attention.layer_norm_rms_epsilon", 1e-5)?,
+        tied: None,
         architecture,
     })
 }
@@ -176,9 +219,23 @@ fn folder(path: &Path, architecture: &str, json: Json) -> Result<Config> {
         expected: expected.into(),
         got,
     };
-    if let Some(scaling) = json.rope_scaling.filter(|v| !v.is_null()) {
-        return Err(fail("rope_scaling", "none", scaling.to_string()));
+    let kinds =
+        [("rope_scaling", &json.rope_scaling, "none"), ("rope_parameters", &json.rope_parameters, "default")];
+    for (entry, rope, unsaid) in kinds {
+        let kind = rope.as_ref().map(|rope| rope.rope_type.as_deref().unwrap_or(unsaid));
+        if let Some(kind) = kind.filter(|&kind| kind != "default") {
+            return Err(fail(entry, "nothing, or the rope_type default", format!("the rope_type {kind}")));
+        }
     }
+    if let Some(part) = json.partial_rotary_factor.filter(|&part| part != 1.0) {
+        return Err(fail("partial_rotary_factor", "1", part.to_string()));
+    }
+    let sliding = json.layer_types.iter().flatten().find(|kind| *kind != "full_attention");
+    if json.use_sliding_window == Some(true) || sliding.is_some() {
+        let got = sliding.map_or("sliding windows", |kind| kind);
+        return Err(fail("attention", "attention to all earlier tokens in each block", got.into()));
+    }
+    let base = json.rope_parameters.and_then(|rope| rope.rope_theta).or(json.rope_theta);
     if let Some(act) = json.hidden_act.filter(|act| act != "silu") {
         return Err(fail("hidden_act", "silu", act));
     }
@@ -192,8 +249,105 @@ fn folder(path: &Path, architecture: &str, json: Json) -> Result<Config> {
         head: json.head_dim.unwrap_or(json.hidden_size / json.num_attention_heads.max(1)),
         vocabulary: json.vocab_size,
         context: json.max_position_embeddings,
-        rope_base: json.rope_theta.unwrap_or(10_000.0),
+        rope_base: base.unwrap_or(10_000.0) as f32,
         rotary: Rotary::Halves,
         epsilon: json.rms_norm_eps,
+        tied: json.tie_word_embeddings,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value as Json, json};
+
+    fn folder(changes: &Json) -> Result<Config> {
+        let mut all = json!({
+            "architectures": ["LlamaForCausalLM"], "num_hidden_layers": 2, "hidden_size": 64, "intermediate_size": 96,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 257, "max_position_embeddings": 100,
+            "rms_norm_eps": 1e-5,
+        });
+        all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        let config = all.to_string().into_bytes();
+        let rest = Description::Folder { config, tokenizer: None, tokenizer_config: None, template: None };
+        Config::new("model".as_ref(), &rest)
+    }
+
+    fn gguf_values() -> Values {
+        let mut values: Values = [("block_count", 2), ("embedding_length", 64), ("feed_forward_length", 96)]
+            .into_iter()
+            .chain([("attention.head_count", 4), ("context_length", 100), ("vocab_size", 257)])
+            .map(|(key, n)| (format!("llama.{key}"), Value::Unsigned(n)))
+            .collect();
+        values.insert("general.architecture".into(), Value::Text("llama".into()));
+        values
+    }
+
+    fn gguf(changes: &[(&str, Value)]) -> Result<Config> {
+        let mut values = gguf_values();
+        values.extend(changes.iter().map(|(key, value)| (format!("llama.{key}"), value.clone())));
+        Config::new("model".as_ref(), &Description::Gguf(values))
+    }
+
+    #[test]
+    fn bases_are_found_where_they_may_be() {
+        for (changes, base) in [
+            (json!({}), 1e4),
+            (json!({ "rope_theta": 5e5, "rope_scaling": null }), 5e5),
+            (json!({ "rope_theta": 5e5, "rope_scaling": { "type": "default" } }), 5e5),
+            (json!({ "rope_parameters": { "rope_theta": 5e5, "rope_type": "default" } }), 5e5),
+        ] {
+            assert_eq!(folder(&changes).unwrap().rope_base, base, "{changes}");
+        }
+        assert_eq!(gguf(&[("rope.freq_base", Value::Float(5e5))]).unwrap().rope_base, 5e5);
+    }
+
+    #[test]
+    fn what_would_be_computed_otherwise_is_refused() {
+        for (changes, says) in [
+            (
+                json!({ "rope_parameters": { "rope_theta": 5e5, "rope_type": "llama3" } }),
+                "rope_parameters in config.json",
+            ),
+            (json!({ "rope_scaling": { "factor": 2.0 } }), "rope_scaling in config.json"),
+            (json!({ "rope_scaling": { "type": "linear" } }), "found the rope_type linear"),
+            (json!({ "partial_rotary_factor": 0.5 }), "partial_rotary_factor"),
+            (json!({ "use_sliding_window": true }), "attention to all earlier tokens"),
+            (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "found sliding_attention"),
+            (json!({ "hidden_act": "gelu" }), "found gelu"),
+            (json!({ "rope_theta": 1e39 }), "base of the rotary embedding: expected 1 or more"),
+            (json!({ "rope_theta": 0 }), "base of the rotary embedding: expected 1 or more"),
+            (json!({ "rms_norm_eps": -1 }), "epsilon of norms"),
+            (json!({ "num_hidden_layers": 1u64 << 60 }), "the number of blocks: expected 1 to 4096"),
+            (json!({ "vocab_size": 0 }), "the vocabulary: expected 1 to"),
+            (json!({ "num_attention_heads": 0 }), "heads"),
+            (json!({ "num_key_value_heads": 3 }), "heads"),
+            (json!({ "head_dim": 15 }), "heads"),
+        ] {
+            let error = folder(&changes).unwrap_err().to_string();
+            assert!(error.starts_with("model: ") && error.contains(says), "{changes}: {error}");
+        }
+        let mut values = gguf_values();
+        values.remove("llama.vocab_size");
+        let error = Config::new("model".as_ref(), &Description::Gguf(values)).unwrap_err().to_string();
+        assert!(
+            error.contains("tokenizer.ggml.tokens: expected the tokens of a tokenizer, found none"),
+            "{error}"
+        );
+        let list = || Value::Array(vec![Value::Unsigned(2)]);
+        for (key, value, says) in [
+            ("attention.head_count_kv", list(), "a value of another type"),
+            ("attention.head_count", list(), "a value of another type"),
+            ("attention.layer_norm_rms_epsilon", Value::Float(f64::NAN), "found NaN"),
+            ("rope.freq_base", Value::Text("x".into()), "a value of another type"),
+            ("rope.freq_base", Value::Float(f64::INFINITY), "found inf"),
+            ("rope.scaling.type", Value::Text("yarn".into()), "found yarn"),
+            ("rope.dimension_count", Value::Unsigned(8), "expected 16, the numbers of a head, found 8"),
+            ("attention.value_length", Value::Unsigned(8), "expected 16"),
+            ("block_count", Value::Unsigned(u64::MAX), "the number of blocks"),
+        ] {
+            let error = gguf(&[(key, value)]).unwrap_err().to_string();
+            assert!(error.contains(says), "{key}: {error}");
+        }
+    }
 }

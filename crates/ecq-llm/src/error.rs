@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+/// Most letters of a text in a message.
+const MOST_SHOWN: usize = 400;
+
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -19,7 +22,7 @@ pub enum Error {
         source: Box<ecq_convert::source::SourceError>,
     },
     /// The model cannot be run.
-    #[error("{path}: {what}: expected {expected}, found {got}", path = path.display())]
+    #[error("{path}: {}: expected {}, found {}", shown(what), shown(expected), shown(got), path = path.display())]
     Model {
         /// The file.
         path: PathBuf,
@@ -31,7 +34,7 @@ pub enum Error {
         got: String,
     },
     /// The file has no tokenizer, or one that cannot be used.
-    #[error("{path}: tokenizer: {why}", path = path.display())]
+    #[error("{path}: tokenizer: {}", shown(why), path = path.display())]
     Tokenizer {
         /// The file.
         path: PathBuf,
@@ -66,7 +69,7 @@ pub enum Error {
         source: Box<ecq_gpu::Error>,
     },
     /// What was asked for cannot be done.
-    #[error("{what}: expected {expected}, got {got}")]
+    #[error("{what}: expected {}, got {}", shown(expected), shown(got))]
     Argument {
         /// Which argument.
         what: &'static str,
@@ -85,5 +88,27 @@ impl Error {
     }
 }
 
+/// What files say may be long, and hold what moves a terminal's cursor.
+fn shown(text: &str) -> String {
+    let text = text.trim();
+    let clean =
+        text.chars().take(MOST_SHOWN).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
+    let more = if text.chars().nth(MOST_SHOWN).is_some() { "…" } else { "" };
+    clean.chain(more.chars()).collect()
+}
+
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_short_and_move_no_cursor() {
+        let got = format!("\u{1b}[2J{}", "x".repeat(100_000));
+        let error = Error::Argument { what: "the chat", expected: "a text".into(), got };
+        let message = error.to_string();
+        assert!(!message.contains('\u{1b}') && message.len() < 500 && message.ends_with("xx…"), "{message}");
+    }
+}

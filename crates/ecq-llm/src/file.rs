@@ -8,6 +8,7 @@ use crate::choice::Sizes;
 use crate::config::Config;
 use crate::description::Description;
 use crate::error::{Error, Result};
+use crate::tensors;
 use crate::tokenizer::Tokenizer;
 
 /// A `.ecq` file with a language model, open but not loaded.
@@ -20,13 +21,14 @@ pub struct ModelFile {
 impl ModelFile {
     /// Opens a `.ecq` file that was converted from GGUF or from a Hugging Face folder.
     ///
-    /// Errors: [`Error::Format`] and [`Error::Metadata`] for damage, [`Error::Model`] for an architecture that is not run,
-    /// [`Error::Tokenizer`].
+    /// Errors: [`Error::Format`] and [`Error::Metadata`] for damage, [`Error::Model`] for an architecture that is not run and
+    /// for tensors that are missing, too many or of another shape, [`Error::Tokenizer`].
     pub fn open(path: &Path) -> Result<Self> {
         let reader = Reader::open(path, Limits::default())?;
         let description = Description::of(&reader)?;
         let config = Config::new(path, &description)?;
-        let tokenizer = Tokenizer::new(path, description)?;
+        tensors::check(path, &config, tensors::shapes(&reader))?;
+        let tokenizer = Tokenizer::new(path, description, config.vocabulary)?;
         Ok(Self { reader, config, tokenizer })
     }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ecq_format::Reader;
 use self_cell::self_cell;
 
+use crate::attention;
 use crate::cache::Cache;
 use crate::choice::Choice;
 use crate::config::Config;
@@ -13,7 +14,7 @@ use crate::decoder::Decoder;
 use crate::error::{Error, Result};
 use crate::file::{ModelFile, check_context};
 use crate::gpu::{self, Adapter};
-use crate::options::Options;
+use crate::options::{Device, Options};
 use crate::sampling::{Sampler, Sampling};
 use crate::tokenizer::Tokenizer;
 
@@ -86,10 +87,19 @@ impl Model {
         self.decoder().gpu().map(gpu::Network::resident)
     }
 
-    /// A cache for so many positions. Errors: [`Error::Argument`] for none, or more than the model was trained for;
-    /// [`Error::Gpu`] if there is no memory for it.
+    /// A cache for so many positions. Errors: [`Error::Argument`] for none, for more than the model was trained for, and for more
+    /// than the system has memory for; [`Error::Gpu`] if a GPU does not.
     pub fn cache(&self, positions: usize) -> Result<Cache> {
         check_context(&self.config, positions)?;
+        let bytes = attention::Cache::memory(&self.config, positions);
+        let room = usize::try_from(bytes).map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes));
+        if self.choice.device == Device::Cpu && !matches!(room, Ok(Ok(()))) {
+            return Err(Error::Argument {
+                what: "the context",
+                expected: "one for which there is memory".into(),
+                got: format!("{positions} tokens, whose keys and values take {bytes} bytes"),
+            });
+        }
         Ok(Cache { model: self.number, memory: self.decoder().cache(positions)? })
     }
 
@@ -117,7 +127,8 @@ impl Model {
         Ok(logits)
     }
 
-    /// Tokens that follow a prompt, until the model ends the text or the cache is full. Errors as [`Self::next`].
+    /// Tokens that follow a prompt, until the model ends the text or the cache is full. Errors as [`Self::next`], and
+    /// [`Error::Model`] for logits of which none is a number.
     pub fn generate<'a>(
         &'a self,
         prompt: &[u32],
@@ -176,6 +187,15 @@ impl Iterator for Generate<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.logits.is_empty() || (self.stop)() {
             return None;
+        }
+        if self.logits.iter().all(|logit| logit.is_nan()) {
+            self.logits.clear();
+            return Some(Err(Error::Model {
+                path: self.model.loaded.borrow_owner().path().into(),
+                what: "logits".into(),
+                expected: "numbers".into(),
+                got: "none: weights are damaged, or those of another architecture".into(),
+            }));
         }
         let token = self.sampler.next(&self.logits);
         self.logits.clear();

@@ -31,7 +31,12 @@ pub enum Names {
 impl Names {
     /// Those of a file.
     pub fn of(reader: &Reader) -> Self {
-        if has(reader, Self::Gguf.embedding()) { Self::Gguf } else { Self::HuggingFace }
+        Self::among(|name| has(reader, name))
+    }
+
+    /// Those of tensors that are there.
+    pub fn among(has: impl Fn(&str) -> bool) -> Self {
+        if has(Self::Gguf.embedding()) { Self::Gguf } else { Self::HuggingFace }
     }
 
     /// The table of embeddings.

@@ -53,7 +53,10 @@ impl Sampler {
             self.candidates.truncate(most);
         }
         self.candidates.sort_by(descending);
-        let mut weights: Vec<f32> = self.candidates.iter().map(|(_, logit)| logit / temperature).collect();
+        // differences first: quotients may be infinite, and then have none
+        let most = self.candidates.first().map_or(0.0, |(_, logit)| *logit);
+        let weight = |logit: f32| if logit == most { 0.0 } else { (logit - most) / temperature };
+        let mut weights: Vec<f32> = self.candidates.iter().map(|(_, logit)| weight(*logit)).collect();
         softmax(&mut weights);
         let mut sum = 0.0;
         let kept = weights.iter().position(|w| {
@@ -80,4 +83,40 @@ pub fn most_likely(logits: &[f32]) -> u32 {
         }
     }
     best.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn low_temperatures_take_the_most_likely_token() {
+        let infinite = [1.0, f32::INFINITY, 3.0];
+        for logits in [[1.0, 12.0, 11.0], [-9.0, -1.0, -2.0], infinite, [f32::NAN, 0.0, -1.0]] {
+            for temperature in [1e-3, 1e-30, 1e-40, f32::from_bits(1)] {
+                for seed in 0..20 {
+                    let sampling = Sampling { temperature, top_p: 1.0, seed, ..Sampling::default() };
+                    assert_eq!(Sampler::new(sampling).next(&logits), 1, "{logits:?} at {temperature:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_are_drawn_as_likely_as_they_are() {
+        let logits = [0.5f32, 0.25, 0.125, 0.125].map(f32::ln);
+        let counts = |top_k, top_p| {
+            let mut sampler = Sampler::new(Sampling { temperature: 1.0, top_k, top_p, seed: 7 });
+            let mut counts = [0.0; 4];
+            (0..4000).for_each(|_| counts[sampler.next(&logits) as usize] += 1.0 / 4000.0);
+            counts
+        };
+        for (found, expected) in [
+            (counts(0, 1.0), [0.5, 0.25, 0.125, 0.125]),
+            (counts(2, 1.0), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]),
+            (counts(0, 0.7), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]),
+        ] {
+            assert!(found.iter().zip(expected).all(|(f, e): (&f64, f64)| (f - e).abs() < 0.04), "{found:?}");
+        }
+    }
 }

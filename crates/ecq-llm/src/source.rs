@@ -8,6 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use ecq_convert::Progress;
 use ecq_convert::convert::{Options, Treatment, convert_source};
+use ecq_convert::source::packed::Role;
 use ecq_convert::source::{Source, SourceLimits};
 use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
@@ -15,10 +16,14 @@ use sha2::{Digest, Sha256};
 use crate::config::Config;
 use crate::description::Description;
 use crate::error::{Error, Result};
+use crate::tensors::{self, Shapes};
 use crate::tokenizer::Tokenizer;
 
 /// The environment variable that names another folder.
 pub const FOLDER: &str = "ECQ_CACHE";
+
+/// Most letters of a source's name in that of its file.
+const MOST_STEM: usize = 50;
 
 /// A `.ecq` file to open in the place of what was named.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +41,8 @@ pub fn is_source(path: &Path) -> bool {
         let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
         read.is_ok() && &magic == b"GGUF"
     };
-    path.is_dir() || path.to_string_lossy().ends_with(".safetensors.index.json") || gguf()
+    // whoever opens a pipe waits for its other end
+    path.is_dir() || path.to_string_lossy().ends_with(".safetensors.index.json") || (path.is_file() && gguf())
 }
 
 /// The folder for converted models: what [`FOLDER`] names, else `ecq` in the user's folder for caches.
@@ -65,8 +71,9 @@ pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<
         return Ok(Converted { path: to, fresh: false });
     }
     let description = Description::of_source(path, &source)?;
-    Config::new(path, &description)?;
-    Tokenizer::new(path, description)?;
+    let config = Config::new(path, &description)?;
+    tensors::check(path, &config, shapes(&source))?;
+    Tokenizer::new(path, description, config.vocabulary)?;
     std::fs::create_dir_all(folder).map_err(cannot(folder))?;
     let options = Options::new(Treatment::Lossless);
     match convert_source(&source, &to, &options, progress) {
@@ -75,8 +82,23 @@ pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<
         Err(ecq_convert::Error::Format(ecq_format::Error::Exists(path))) => {
             Ok(Converted { path, fresh: false })
         }
+        Err(ecq_convert::Error::Format(error @ ecq_format::Error::Io { .. })) => {
+            Err(Error::Cache { path: folder.into(), why: error.to_string() })
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Shapes that the tensors of a source will have.
+fn shapes(source: &Source) -> Shapes<'_> {
+    let tensors = source.tensors().iter();
+    tensors
+        .filter_map(|tensor| match source.role(tensor) {
+            Role::Member => None,
+            Role::Main(packed) => Some((tensor.name.as_str(), packed.shape.as_slice())),
+            Role::Free | Role::Kept => Some((tensor.name.as_str(), tensor.shape.as_slice())),
+        })
+        .collect()
 }
 
 /// The name of the converted file: that of the source, and a number of all that it depends on.
@@ -99,9 +121,10 @@ fn name(path: &Path, source: &Source) -> Result<OsString> {
         add(&since.as_nanos().to_le_bytes());
     }
     let number: String = hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
-    let mut name = real.file_stem().unwrap_or(real.as_os_str()).to_owned();
-    name.push(format!("-{number}.ecq"));
-    Ok(name)
+    // names of files have at most 255 bytes, in which that of an unfinished one must fit
+    let stem = real.file_stem().unwrap_or(real.as_os_str()).to_string_lossy();
+    let short: String = stem.chars().take(MOST_STEM).collect();
+    Ok(format!("{short}-{number}.ecq").into())
 }
 
 fn cannot(path: &Path) -> impl FnOnce(std::io::Error) -> Error {

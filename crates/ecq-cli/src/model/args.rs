@@ -45,7 +45,7 @@ pub struct Generate {
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub seed: u64,
     /// 0 takes the most likely token each time, 1 draws tokens as likely as the model says
-    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = not_negative)]
+    #[arg(long, default_value_t = 0.0, value_name = "T", value_parser = not_negative, allow_negative_numbers = true)]
     pub temperature: f32,
     /// Draw from so many of the most likely tokens; 0 for all
     #[arg(long, default_value_t = 40, value_name = "N")]

@@ -149,12 +149,14 @@ fn child(args: &Bench, path: &Path, decode: Decode, bar: &Bar) -> Result<Once> {
     ];
     let own = std::env::current_exe().context("cannot find the program itself")?;
     let mut command = Command::new(own);
-    command.args(["bench", "--quiet", "--once"]).arg(path);
+    command.args(["bench", "--quiet", "--once"]);
     for (option, value) in named {
         value.into_iter().for_each(|value| {
             command.args([option, &value]);
         });
     }
+    // a name may begin with a dash
+    command.arg("--").arg(path);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     // what it prints fits the pipe
     let status = loop {

@@ -25,17 +25,17 @@ pub fn generate(args: &Generate, bar: &Bar, quiet: bool) -> Result<()> {
         let model = super::load(file, options, quiet)?;
         Ok((begun.elapsed(), print(args, &model, &tokens, room, bar)?))
     })?;
-    if !quiet {
+    super::said(quiet, || {
         let speed = |n: usize, time: Duration| n as f64 / time.as_secs_f64().max(1e-9);
-        eprintln!(
+        format!(
             "loaded in {:.2} s; prompt: {} tokens, {:.1} a second; text: {} tokens, {:.1} a second",
             loaded.as_secs_f64(),
             tokens.len(),
             speed(tokens.len(), made.prompt),
             made.count,
             speed(made.count, made.text),
-        );
-    }
+        )
+    });
     Ok(())
 }
 

@@ -6,9 +6,10 @@ pub mod generate;
 mod peak;
 pub mod perplexity;
 
+use std::io::Write;
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use ecq_llm::{Model, ModelFile, Options, source};
 
 use crate::output;
@@ -23,18 +24,32 @@ fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
 /// Opens a model's file; one that is not converted yet is. Says where that file is.
 fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
     // only a conversion has files to remove
-    let converts = source::is_source(path);
-    bar.leaves_nothing(!converts);
-    if !converts {
+    bar.leaves_nothing(true);
+    if !source::is_source(path) {
         return Ok(ModelFile::open(path)?);
     }
+    bar.leaves_nothing(false);
     let found = source::converted(path, &source::folder()?, bar)?;
     bar.finish();
     bar.leaves_nothing(true);
-    if found.fresh && !quiet {
-        eprintln!("converted without loss into {}, which is used from now on", found.path.display());
+    let file = ModelFile::open(&found.path);
+    if found.fresh {
+        said(quiet, || {
+            format!("converted without loss into {}, which is used from now on", found.path.display())
+        });
+        return Ok(file?);
     }
-    Ok(ModelFile::open(&found.path)?)
+    file.with_context(|| {
+        let [own, path] = [found.path.as_path(), path].map(Path::display);
+        format!("{own} was made of {path} before; delete it, and it is made again")
+    })
+}
+
+/// Remarks for a person. Whoever has closed standard error wants none.
+fn said(quiet: bool, remark: impl FnOnce() -> String) {
+    if !quiet {
+        let _ = writeln!(std::io::stderr(), "{}", remark());
+    }
 }
 
 fn options(run: &Run, positions: usize) -> Options {
@@ -50,9 +65,7 @@ fn options(run: &Run, positions: usize) -> Options {
 /// Loads a model, and says how it will run.
 fn load(file: ModelFile, options: Options, quiet: bool) -> Result<Model> {
     let model = Model::load(file, options)?;
-    if !quiet {
-        eprintln!("{}", described(&model));
-    }
+    said(quiet, || described(&model));
     Ok(model)
 }
 

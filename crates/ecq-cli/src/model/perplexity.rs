@@ -1,11 +1,13 @@
 //! `ecq perplexity`: how well a model foresees a text, and how far it is from another.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ecq_convert::Progress;
-use ecq_llm::{Cache, Model, ModelFile, Options, most_likely};
+use ecq_llm::{Cache, Logits, Model, ModelFile, Options};
 use serde::Serialize;
 
 use super::args::Perplexity;
@@ -15,6 +17,9 @@ use crate::progress::Bar;
 
 /// Tokens of which the logits of another model are held at a time.
 const PIECE: usize = 128;
+
+/// Most bytes of a text: some tokens, and much more than anyone waits for.
+const MOST_TEXT: u64 = 1 << 28;
 
 /// What was measured.
 #[derive(Debug, Serialize)]
@@ -46,6 +51,7 @@ struct Compared {
 
 /// Measures in windows of `--context` tokens, each token but the first of a window.
 pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
+    bar.leaves_nothing(true);
     let text = read(&args.text)?;
     let quiet = quiet || args.json;
     let file = super::open(&args.run.model, bar, quiet)?;
@@ -93,7 +99,11 @@ pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
 }
 
 fn read(path: &Path) -> Result<String> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut text = Vec::new();
+    // a device may have no end
+    let read = File::open(path).and_then(|file| file.take(MOST_TEXT + 1).read_to_end(&mut text));
+    read.with_context(|| format!("cannot read {}", path.display()))?;
+    ensure!(text.len() as u64 <= MOST_TEXT, "{}: expected at most {MOST_TEXT} bytes: cut it", path.display());
     String::from_utf8(text).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         anyhow::anyhow!("{}: expected UTF-8, byte {at} is none", path.display())
@@ -201,42 +211,20 @@ impl Sums<'_> {
                 let reference = Logits::new(reference);
                 found.other_surprise.add(reference.surprise(next[at]));
                 found.divergence.add(reference.divergence(&own));
-                found.same += usize::from(most_likely(reference.all) == most_likely(own.all));
+                found.same += usize::from(reference.most_likely() == own.most_likely());
             }
             at += 1;
         })?;
+        // a sum with one that is none is none
+        ensure!(
+            found.surprise.mean.is_finite() && found.other_surprise.mean.is_finite(),
+            "among tokens {} to {} logits are no numbers: weights of the model are damaged, or not for its architecture",
+            found.tokens,
+            found.tokens + seen.len()
+        );
         found.time += start.elapsed();
         found.tokens += seen.len();
         Ok(())
-    }
-}
-
-/// Logits, and the logarithm of the sum of their exponentials.
-struct Logits<'a> {
-    all: &'a [f32],
-    sum: f64,
-}
-
-impl<'a> Logits<'a> {
-    fn new(all: &'a [f32]) -> Self {
-        let most = f64::from(all.iter().copied().fold(f32::NEG_INFINITY, f32::max));
-        let sum: f64 = all.iter().map(|&l| (f64::from(l) - most).exp()).sum();
-        Self { all, sum: most + sum.ln() }
-    }
-
-    /// Nats that a token was unexpected by.
-    fn surprise(&self, token: u32) -> f64 {
-        self.sum - f64::from(self.all[token as usize])
-    }
-
-    /// Mean nats by which a token of these probabilities is more unexpected to the other.
-    fn divergence(&self, other: &Logits<'_>) -> f64 {
-        let pairs = self.all.iter().zip(other.all);
-        let terms = pairs.map(|(&a, &b)| {
-            let (a, b) = (f64::from(a) - self.sum, f64::from(b) - other.sum);
-            a.exp() * (a - b)
-        });
-        terms.sum()
     }
 }
 
@@ -301,16 +289,5 @@ mod tests {
         [1.0, 2.0, 3.0, 6.0].into_iter().for_each(|value| mean.add(value));
         // variance 14/3
         assert!((mean.mean - 3.0).abs() < 1e-12 && (mean.error() - (14.0f64 / 12.0).sqrt()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn divergence_is_of_probabilities() {
-        let logits = |p: [f32; 3]| p.map(|p| p.ln() + 5.0);
-        let (p, q) = (logits([0.5, 0.25, 0.25]), logits([0.25, 0.25, 0.5]));
-        let (p, q) = (Logits::new(&p), Logits::new(&q));
-        let expected = 0.5 * 2f64.ln() - 0.25 * 2f64.ln();
-        assert!((p.divergence(&q) - expected).abs() < 1e-6);
-        assert!(p.divergence(&p).abs() < 1e-12);
-        assert!((p.surprise(0) - 2f64.ln()).abs() < 1e-6);
     }
 }

@@ -186,6 +186,13 @@ fn strategies_are_measured_in_a_table() {
     for key in ["load_seconds", "first_token_seconds", "prompt_tokens_per_second", "tokens_per_second"] {
         assert!(line[key].as_f64().unwrap() > 0.0, "{key}: {line}");
     }
+    // a name that begins with a dash
+    std::fs::rename(&file, folder.at("-m.ecq")).unwrap();
+    let output = command(["bench", "--runs", "1", "--prompt-tokens", "5", "--tokens", "2", "--", "-m.ecq"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
     let help = ok(&["bench", "--help"]);
     for column in ["load  ", "first  ", "prompt  ", "text  ", "planned  ", "peak  "] {
         assert!(help.contains(column), "{column}: {help}");
@@ -217,6 +224,45 @@ fn a_model_is_converted_on_first_use() {
         assert!(!said.contains("converted"), "{said}");
     }
     assert_eq!(listing(Path::new(&cache)).len(), 2);
+}
+
+#[test]
+fn a_model_with_other_tensors_is_refused_before_it_is_converted() {
+    let folder = Folder::new();
+    for (blocks, says) in [
+        (3, "tensor model.layers.2.input_layernorm.weight: expected a tensor of this name"),
+        (
+            1,
+            "tensor model.layers.1.input_layernorm.weight: expected only tensors of a llama model of 1 blocks",
+        ),
+    ] {
+        let model = Model { blocks, ..Model::default() };
+        let file = model.convert(&folder);
+        for model in [&folder.at("model"), &file] {
+            refused(&folder, &["generate", model, "--prompt", "x"], &[model, says]);
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[test]
+fn what_was_converted_may_be_damaged_or_have_a_long_name() {
+    let folder = Folder::new();
+    Model::default().write(&folder);
+    let source = folder.at(&"n".repeat(250));
+    std::fs::rename(folder.at("model"), &source).unwrap();
+    let run = ["generate", &source, "--prompt", "Hm", "--max-tokens", "5"];
+    prints(&folder, &run);
+    let cache = folder.at("cache");
+    let file = listing(Path::new(&cache)).into_keys().next().unwrap();
+    std::fs::write(&file, &std::fs::read(&file).unwrap()[..1000]).unwrap();
+    refused(&folder, &run, &[file.to_str().unwrap(), "delete it, and it is made again", "cut short"]);
+    std::fs::remove_file(&file).unwrap();
+    prints(&folder, &run);
+    // a folder that cannot be one
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::write(&cache, "").unwrap();
+    refused(&folder, &run, &[&cache, "the folder that ECQ_CACHE names"]);
 }
 
 #[test]
@@ -315,6 +361,13 @@ fn texts_that_are_too_long_too_short_or_no_texts_are_refused() {
     std::fs::write(&book, "Anne Elliot").unwrap();
     let over = (CONTEXT + 1).to_string();
     refused(&folder, &["perplexity", &file, "--text", &book, "--context", &over], &most);
+    if cfg!(unix) {
+        refused(
+            &folder,
+            &["perplexity", &file, "--text", "/dev/zero"],
+            &["/dev/zero: expected at most 268435456 bytes"],
+        );
+    }
     let missing = folder.at("missing.txt");
     refused(&folder, &["perplexity", &file, "--text", &missing], &["missing.txt"]);
 }
@@ -335,6 +388,7 @@ fn wrong_usage_of_models_is_explained() {
     ] {
         let output = run(&folder, &[&["generate", &file, "--prompt", "x"][..], options].concat());
         assert_eq!(output.status.code(), Some(2), "{options:?}");
+        assert!(text(&output.stderr).contains("invalid value"), "{options:?}: {}", text(&output.stderr));
     }
 }
 

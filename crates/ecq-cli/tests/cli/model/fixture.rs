@@ -18,11 +18,13 @@ pub struct Model {
     pub vocabulary: usize,
     /// Whether two tokens have each other's number.
     pub swapped: bool,
+    /// Blocks that it says it has.
+    pub blocks: usize,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { architecture: "LlamaForCausalLM", vocabulary: 257, swapped: false }
+        Self { architecture: "LlamaForCausalLM", vocabulary: 257, swapped: false, blocks: LAYERS }
     }
 }
 
@@ -37,7 +39,7 @@ impl Model {
             tensors.iter().map(|(n, b, s)| (n.as_str(), "BF16", &s[..], b.clone())).collect();
         write_safetensors(&at("model.safetensors"), &entries);
         let mut config = json!({
-            "architectures": [self.architecture], "num_hidden_layers": LAYERS, "hidden_size": WIDTH,
+            "architectures": [self.architecture], "num_hidden_layers": self.blocks, "hidden_size": WIDTH,
             "intermediate_size": HIDDEN, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
             "vocab_size": self.vocabulary, "max_position_embeddings": CONTEXT, "rope_theta": 10_000.0,
         });

@@ -107,6 +107,31 @@ fn a_reader_that_has_seen_enough_is_no_failure() {
 }
 
 #[test]
+fn remarks_that_nobody_reads_are_no_failure() {
+    let folder = Folder::new();
+    let file = Model::default().convert(&folder);
+    let run = ["generate", &file, "--prompt", "Well", "--max-tokens", "9"];
+    let expected = command(run).output().unwrap().stdout;
+    let mut child = start(&run);
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout), (Some(0), expected));
+}
+
+#[test]
+fn a_pipe_that_nothing_comes_from_is_no_trap() {
+    let folder = Folder::new();
+    let (file, pipe) = (Model::default().convert(&folder), folder.at("pipe"));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let output = start(&["generate", &pipe, "--prompt", "Well"]).wait_with_output().unwrap();
+    let err = text(&output.stderr);
+    assert!(output.status.code() == Some(1) && err.contains("it is no regular file"), "{err}");
+    let child = start(&["perplexity", &file, "--text", &pipe]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert_stopped(&stop(child, "-INT"), "pipe");
+}
+
+#[test]
 fn a_prompt_that_is_no_text_is_refused() {
     let folder = Folder::new();
     let file = Model::default().convert(&folder);
