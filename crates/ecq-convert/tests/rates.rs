@@ -192,11 +192,31 @@ fn four_times_the_sensitivity_is_a_bit() {
     };
     let gained = bits_of(4.0) - bits_of(1.0);
     assert!((0.9..1.1).contains(&gained), "{gained} bits");
-    // output layers count twice by themselves: half a bit
+    // output layers count four times by themselves: a bit
     model.convert(shared(Target::Bits(4.0), Sensitivities::default()), Rules::default()).unwrap();
     let (each, _) = model.checks();
     let more = each["lm_head.weight"].bits - each["a.weight"].bits;
-    assert!((0.4..0.6).contains(&more), "{more} bits");
+    assert!((0.9..1.1).contains(&more), "{more} bits");
+}
+
+#[test]
+fn bits_follow_the_roles_of_tensors() {
+    let tensors = [
+        ("model.layers.0.mlp.gate_proj.weight", vec![512, 512], normal(1, 512 * 512, 0.02)),
+        ("model.layers.1.mlp.gate_proj.weight", vec![512, 512], normal(2, 512 * 512, 0.5)),
+        ("model.layers.1.self_attn.v_proj.weight", vec![256, 512], normal(3, 256 * 512, 1.0)),
+        ("model.layers.2.mlp.gate_proj.weight", vec![512, 512], normal(4, 512 * 512, 0.02)),
+    ];
+    let model = Model::of(tensors);
+    model.convert(shared(Target::Bits(4.0), Sensitivities::default()), Rules::default()).unwrap();
+    let (each, all) = model.checks();
+    assert!((all.bits - 4.0).abs() < 0.01, "{} bits", all.bits);
+    let bits = |name: &str| each[&format!("model.layers.{name}_proj.weight")].bits;
+    // 4 at both ends; 8 of values, each for two heads: half of log2 more bits
+    for (name, expected) in [("0.mlp.gate", 1.0), ("2.mlp.gate", 1.0), ("1.self_attn.v", 2.0)] {
+        let more = bits(name) - bits("1.mlp.gate");
+        assert!((more - expected).abs() < 0.1, "{name}: {more} bits more, expected {expected}");
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use ecq_quant::weights::Weights;
 use ecq_quant::{Curve, Scheme};
 
 use super::rules::{Choice, Rules, Sensitivities};
-use super::{default_sensitivity, is_output};
+use super::sensitivity::Defaults;
 use crate::progress::step;
 use crate::source::{Source, SourceTensor};
 use crate::tensors::{BlockTensor, SourceMatrix};
@@ -70,7 +70,7 @@ impl Shares {
         profile: Profile,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let has_output = source.tensors().iter().any(|t| is_output(&t.name));
+        let defaults = Defaults::of(source.tensors());
         let mut candidates = Vec::new();
         for (index, tensor) in source.tensors().iter().enumerate() {
             let rule = rules.of(&tensor.name);
@@ -78,7 +78,8 @@ impl Shares {
                 && let Some(matrix) = SourceMatrix::new(source, tensor)
             {
                 let own = control.sensitivities.of(&tensor.name);
-                let sensitivity = own.unwrap_or_else(|| default_sensitivity(&tensor.name, has_output));
+                let default = || defaults.sensitivity(&tensor.name, matrix.rows(), matrix.cols());
+                let sensitivity = own.unwrap_or_else(default);
                 let curve = Curve::of(&matrix, control.row_scales, control.column_scales, profile);
                 let curve = curve.map_err(quantize_error(source, tensor))?;
                 let power = curve.signal() / curve.weights() as f64;
