@@ -93,6 +93,8 @@ pub enum Command {
     ///   text       tokens made a second
     ///   planned    memory for weights and for what the model remembers of the text, as --memory counts it
     ///   peak       the most memory that the process had at once, the file's mapped pages included
+    ///
+    /// Below it says whether all runs made the same tokens.
     #[command(verbatim_doc_comment)]
     Bench(Bench),
     /// Show what this machine has to run models with, and what is missing

@@ -1,10 +1,11 @@
 //! The engine: what a device can do, and the pipelines that were made for it.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use wgpu::{BufferUsages, ComputePipeline, Device, ErrorFilter, Features, Limits, Queue};
 
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub struct Engine {
     planned: plan::Limits,
     checked: bool,
     tuning: Tuning,
-    pipelines: Arc<Mutex<HashMap<Variant, Arc<ComputePipeline>>>>,
+    pipelines: Arc<Mutex<HashMap<Variant, ComputePipeline>>>,
     /// Tells whether the device is still there; `None` once it is gone.
     alive: Arc<Mutex<Option<wgpu::Buffer>>>,
 }
@@ -163,19 +164,28 @@ impl Engine {
         &self.planned
     }
 
+    /// Compiles what there is not yet, on all threads of the pool. Error: [`Error::Shader`].
+    pub(crate) fn compile(&self, variants: impl IntoIterator<Item = Variant>) -> Result<()> {
+        let new: HashSet<Variant> = {
+            let known = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+            variants.into_iter().filter(|variant| !known.contains_key(variant)).collect()
+        };
+        new.into_par_iter().try_for_each(|variant| self.pipeline(&variant).map(drop))
+    }
+
     /// The pipeline of a variant, made on first use. Error: [`Error::Shader`].
-    pub(crate) fn pipeline(&self, variant: &Variant) -> Result<Arc<ComputePipeline>> {
+    pub(crate) fn pipeline(&self, variant: &Variant) -> Result<ComputePipeline> {
         let lock = || self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = lock().get(variant) {
             return Ok(pipeline.clone());
         }
-        let pipeline = Arc::new(shader::pipeline(
+        let pipeline = shader::pipeline(
             &self.device,
             variant.kernel.name(),
             &variant.source(),
             &variant.bindings(),
             self.checked,
-        )?);
+        )?;
         lock().insert(*variant, pipeline.clone());
         Ok(pipeline)
     }

@@ -32,12 +32,13 @@
 //! Products are within 1e-5 of the exact ones, relative to the norm of their vector, and the same bits each time on one
 //! device. How kernels work, what they cost and what that predicts for real chips: `docs/gpu.md` of the project.
 //!
-//! Programs need what this page has, [`gpu`], [`engine`], [`clock`], [`strategy`] and [`error`]. The other modules are for
+//! Programs need what this page has, [`gpu`], [`engine`], [`clock`], [`dispatch`], [`strategy`] and [`error`]. The other modules are for
 //! those who port kernels, and for tests: [`host`] and [`layout`] have a tensor as words, [`variant`] the source of a kernel,
 //! [`plan`] its buffers and workgroups, [`twins`] the same in plain Rust.
 #![deny(unsafe_code)] // but for shaders without bounds checks in `shader.rs`
 
 pub mod clock;
+pub mod dispatch;
 pub mod engine;
 pub mod error;
 pub mod escapes;
@@ -60,9 +61,10 @@ pub mod upload;
 pub mod variant;
 
 pub use clock::Clock;
+pub use dispatch::Dispatch;
 pub use engine::{Engine, Options};
 pub use error::{Error, Result};
 pub use gpu::Gpu;
 pub use matrix::{Matrix, Packed, Vectors};
-pub use strategy::{Id, Memory, Strategy, Weights};
+pub use strategy::{Id, Memory, Product, Strategy, Weights};
 pub use wgpu;

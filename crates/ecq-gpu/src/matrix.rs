@@ -3,6 +3,7 @@
 use ecq_format::reader::CodedTensor;
 use wgpu::{BindingResource, Buffer, BufferBinding, BufferSlice, BufferUsages, CommandEncoder};
 
+use crate::dispatch::{Dispatch, record};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::host::{Host, Streams};
@@ -105,6 +106,11 @@ impl Matrix {
         Ok(Self { name, resident, parts, shards, params, plain, codes, sides, escapes })
     }
 
+    /// Its name, for errors.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Rows: the length of a product.
     pub fn rows(&self) -> usize {
         self.resident.shape.rows
@@ -181,21 +187,25 @@ impl Matrix {
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let x = x.into();
-        engine.guard(&self.name, || self.multiply(engine, encoder, x, y))
+        engine.guard(&self.name, || {
+            record(&self.product(engine, x, y)?, &mut encoder.begin_compute_pass(&Default::default()));
+            Ok(())
+        })
     }
 
-    fn multiply(
+    /// The kernels of a product, ready to be recorded. Errors as for [`Self::record`].
+    pub(crate) fn product(
         &self,
         engine: &Engine,
-        encoder: &mut CommandEncoder,
         x: Vectors<'_>,
         y: BufferSlice<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Dispatch>> {
         let vectors = self.check(engine, x, y)?;
         self.has_streams()?;
         if vectors == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
+        let mut all = Vec::new();
         let (kernel, params) = self.kernel(vectors, x.input);
         let variant = self.variant(engine, kernel);
         let several = self.resident.shape.strips() > 1;
@@ -212,17 +222,31 @@ impl Matrix {
                 (2, whole(&shard.first)),
                 (3, whole(&self.codes)),
             ];
-            entries.extend(self.product(i, x.slice, out));
+            entries.extend(self.vectors(i, x.slice, out));
             let grid = self.grid(engine, &variant, part, vectors)?;
-            dispatch(engine, encoder, &variant, entries, grid)?;
+            all.push(dispatch(engine, &variant, entries, grid)?);
         }
         if let Some(sums) = &sums {
             let finish = self.variant(engine, Kernel::Finish);
             let entries = vec![(0, whole(&self.params[0])), (4, whole(sums)), (5, slice(y))];
             let grid = self.grid(engine, &finish, &self.parts[0], vectors)?;
-            dispatch(engine, encoder, &finish, entries, grid)?;
+            all.push(dispatch(engine, &finish, entries, grid)?);
         }
-        Ok(())
+        Ok(all)
+    }
+
+    /// What kernels products with so many vectors need, from the coded weights (`packed`: from weights that are decoded
+    /// before, and for that).
+    pub(crate) fn variants(&self, engine: &Engine, vectors: u32, packed: bool) -> Vec<Variant> {
+        let input = Input::F32;
+        let kernels = match packed {
+            true => vec![Kernel::Decode, packed_kernel(vectors, input)],
+            false if self.resident.shape.strips() > 1 => vec![self.kernel(vectors, input).0, Kernel::Finish],
+            false => vec![self.kernel(vectors, input).0],
+        };
+        // what was freed is decoded no more
+        let needed = kernels.into_iter().filter(|&k| k != Kernel::Decode || self.has_streams().is_ok());
+        needed.map(|kernel| self.variant(engine, kernel)).collect()
     }
 
     /// The kernel for so many vectors, and its parameters.
@@ -236,8 +260,8 @@ impl Matrix {
         }
     }
 
-    /// Buffers of a product with a part.
-    fn product<'a>(
+    /// Buffers of vectors for a product with a part.
+    fn vectors<'a>(
         &'a self,
         part: usize,
         x: BufferSlice<'a>,
@@ -344,12 +368,17 @@ impl Packed {
     /// Records the decoding of the matrix that it was made for. Errors: [`Error::Shader`]; [`Error::Argument`] if its
     /// streams were freed, or for another matrix that does not fit; [`Error::Lost`].
     pub fn decode(&self, engine: &Engine, encoder: &mut CommandEncoder, matrix: &Matrix) -> Result<()> {
-        engine.guard(&matrix.name, || self.fill(engine, encoder, matrix))
+        engine.guard(&matrix.name, || {
+            record(&self.decoding(engine, matrix)?, &mut encoder.begin_compute_pass(&Default::default()));
+            Ok(())
+        })
     }
 
-    fn fill(&self, engine: &Engine, encoder: &mut CommandEncoder, matrix: &Matrix) -> Result<()> {
+    /// The kernels that decode, ready to be recorded. Errors as for [`Self::decode`].
+    pub(crate) fn decoding(&self, engine: &Engine, matrix: &Matrix) -> Result<Vec<Dispatch>> {
         matrix.has_streams()?;
         self.fits(matrix)?;
+        let mut all = Vec::new();
         let variant = matrix.variant(engine, Kernel::Decode);
         let shards = matrix.shards.iter().zip(&matrix.params).zip(&self.buffers);
         for (((shard, params), packed), part) in shards.zip(&matrix.parts) {
@@ -361,9 +390,9 @@ impl Packed {
                 (5, whole(packed)),
             ];
             let grid = matrix.grid(engine, &variant, part, 1)?;
-            dispatch(engine, encoder, &variant, entries, grid)?;
+            all.push(dispatch(engine, &variant, entries, grid)?);
         }
-        Ok(())
+        Ok(all)
     }
 
     /// Error: [`Error::Argument`] for a matrix whose weights these buffers have no room for, or of other kind.
@@ -394,38 +423,47 @@ impl Packed {
         y: BufferSlice<'_>,
     ) -> Result<()> {
         let x = x.into();
-        engine.guard(&matrix.name, || self.multiply(engine, encoder, matrix, x, y))
+        engine.guard(&matrix.name, || {
+            let made = self.product(engine, matrix, x, y)?;
+            record(&made, &mut encoder.begin_compute_pass(&Default::default()));
+            Ok(())
+        })
     }
 
-    fn multiply(
+    /// The kernels of a product, ready to be recorded. Errors as for [`Self::record`].
+    pub(crate) fn product(
         &self,
         engine: &Engine,
-        encoder: &mut CommandEncoder,
         matrix: &Matrix,
         x: Vectors<'_>,
         y: BufferSlice<'_>,
-    ) -> Result<()> {
+    ) -> Result<Vec<Dispatch>> {
         let vectors = matrix.check(engine, x, y)?;
         self.fits(matrix)?;
         if vectors == 0 {
-            return Ok(());
+            return Ok(Vec::new());
         }
-        let kernel = match vectors {
-            ..=MOST_VECTORS => Kernel::Plain { vectors, input: x.input },
-            _ => Kernel::PlainPrompt { input: x.input },
-        };
-        let variant = matrix.variant(engine, kernel);
+        let mut all = Vec::new();
+        let variant = matrix.variant(engine, packed_kernel(vectors, x.input));
         let parts = matrix.parts.iter().zip(&matrix.plain).zip(&self.buffers);
         for (i, ((part, params), packed)) in parts.enumerate() {
             let mut entries = vec![(0, whole(params)), (1, whole(packed))];
             if matrix.resident.form.value == Value::Codebook {
                 entries.push((3, whole(&matrix.codes)));
             }
-            entries.extend(matrix.product(i, x.slice, y));
+            entries.extend(matrix.vectors(i, x.slice, y));
             let grid = matrix.grid(engine, &variant, part, vectors)?;
-            dispatch(engine, encoder, &variant, entries, grid)?;
+            all.push(dispatch(engine, &variant, entries, grid)?);
         }
-        Ok(())
+        Ok(all)
+    }
+}
+
+/// The kernel for products of packed weights with so many vectors.
+fn packed_kernel(vectors: u32, input: Input) -> Kernel {
+    match vectors {
+        ..=MOST_VECTORS => Kernel::Plain { vectors, input },
+        _ => Kernel::PlainPrompt { input },
     }
 }
 
@@ -441,25 +479,13 @@ fn slice(slice: BufferSlice<'_>) -> BindingResource<'_> {
     })
 }
 
-/// Records a kernel over so many workgroups.
+/// A kernel over so many workgroups.
 fn dispatch(
     engine: &Engine,
-    encoder: &mut CommandEncoder,
     variant: &Variant,
     entries: Vec<(u32, BindingResource<'_>)>,
-    [x, y, z]: [u32; 3],
-) -> Result<()> {
+    grid: [u32; 3],
+) -> Result<Dispatch> {
     let pipeline = engine.pipeline(variant)?;
-    let entries: Vec<_> =
-        entries.into_iter().map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource }).collect();
-    let group = engine.device().create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some(variant.kernel.name()),
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &entries,
-    });
-    let mut pass = encoder.begin_compute_pass(&Default::default());
-    pass.set_pipeline(&pipeline);
-    pass.set_bind_group(0, &group, &[]);
-    pass.dispatch_workgroups(x, y, z);
-    Ok(())
+    Ok(Dispatch::new(engine, variant.kernel.name(), &pipeline, entries, grid))
 }

@@ -190,7 +190,8 @@ fn pairs_of_numbers_are_turned() {
         let turned = buffer(bytemuck::cast_slice(&x), storage);
         let buffers = [&params, &turns, &turned].map(wgpu::Buffer::as_entire_binding);
         let mut encoder = engine.device().create_command_encoder(&Default::default());
-        kernels.record(&mut encoder, Kernel::Rotate, buffers, [1, 2]).unwrap();
+        let rotate = kernels.dispatch(Kernel::Rotate, buffers, [1, 2]).unwrap();
+        rotate.record(&mut encoder.begin_compute_pass(&Default::default()));
         engine.queue().submit([encoder.finish()]);
         let found = ecq_gpu::engine::read(engine.device(), engine.queue(), &turned, turned.size()).unwrap();
         let mut expected = x.clone();

@@ -1,6 +1,6 @@
 //! `ecq bench`: speed and memory of a model with each strategy. Every run is a process of its own, whose peak memory is its own.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use ecq_convert::Progress;
-use ecq_llm::{Choice, Decode, Model, ModelFile, Options, most_likely};
+use ecq_llm::{Choice, Decode, Device, Model, ModelFile, Options, most_likely};
 use serde::{Deserialize, Serialize};
 
 use super::args::Bench;
@@ -32,6 +32,8 @@ struct Report {
     tokens: u32,
     runs: u32,
     strategies: Vec<Line>,
+    /// How many tokens are the same in all runs of all strategies, from the first one on.
+    same_tokens: usize,
 }
 
 /// Medians of a strategy.
@@ -53,6 +55,8 @@ struct Once {
     prompt_tokens_per_second: f64,
     tokens_per_second: f64,
     peak_memory: Option<u64>,
+    /// What was made.
+    text: Vec<u32>,
 }
 
 pub fn bench(args: &Bench, bar: &Bar, quiet: bool) -> Result<()> {
@@ -63,11 +67,12 @@ pub fn bench(args: &Bench, bar: &Bar, quiet: bool) -> Result<()> {
     if args.once {
         return output::json(&super::in_pool(|| once(args, file, positions, begun))?);
     }
-    let mut strategies = Vec::new();
+    let (mut strategies, mut texts) = (Vec::new(), Vec::new());
     let choices = choices(&file, &super::options(&args.run, positions))?;
     for choice in &choices {
         let runs = (0..args.runs).map(|_| child(args, file.path(), choice.decode, bar));
         let runs = runs.collect::<Result<Vec<_>>>()?;
+        texts.extend(runs.iter().map(|run| run.text.clone()));
         strategies.push(Line { decode: choice.decode.name(), run: medians(&runs) });
     }
     let report = Report {
@@ -77,6 +82,7 @@ pub fn bench(args: &Bench, bar: &Bar, quiet: bool) -> Result<()> {
         tokens: args.tokens,
         runs: args.runs,
         strategies,
+        same_tokens: same(&texts),
     };
     if args.json { output::json(&report) } else { print(&report) }
 }
@@ -88,7 +94,10 @@ fn choices(file: &ModelFile, options: &Options) -> Result<Vec<Choice>> {
     if options.decode != Decode::Auto {
         return Ok(vec![one]);
     }
-    let all = Decode::of(one.device).iter().map(|&decode| sizes.choose(&Options { decode, ..*options }));
+    // what a GPU measures is one more
+    let measured = (one.device == Device::Gpu).then_some(&Decode::Auto);
+    let all = Decode::of(one.device).iter().chain(measured);
+    let all = all.map(|&decode| sizes.choose(&Options { decode, ..*options }));
     // at least the one above fits
     Ok(all.filter_map(|choice| choice.ok()).collect())
 }
@@ -103,9 +112,10 @@ fn once(args: &Bench, file: ModelFile, positions: usize, begun: Instant) -> Resu
     let start = Instant::now();
     let mut token = most_likely(&model.next(&prompt, &mut cache, &never)?);
     let (read, first) = (start.elapsed(), begun.elapsed());
-    let start = Instant::now();
+    let (start, mut made) = (Instant::now(), vec![token]);
     for _ in 0..args.tokens {
         token = most_likely(&model.next(&[token], &mut cache, &never)?);
+        made.push(token);
     }
     let text = start.elapsed();
     Ok(Once {
@@ -116,6 +126,7 @@ fn once(args: &Bench, file: ModelFile, positions: usize, begun: Instant) -> Resu
         prompt_tokens_per_second: f64::from(args.prompt_tokens) / read.as_secs_f64(),
         tokens_per_second: f64::from(args.tokens) / text.as_secs_f64(),
         peak_memory: peak(),
+        text: made,
     })
 }
 
@@ -158,7 +169,9 @@ fn child(args: &Bench, path: &Path, decode: Decode, bar: &Bar) -> Result<Once> {
     // a name may begin with a dash
     command.arg("--").arg(path);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    // what it prints fits the pipe
+    // a pipe has room for few tokens
+    let out = child.stdout.take().map(|pipe| std::thread::spawn(|| std::io::read_to_string(pipe)));
+    let err = child.stderr.take().map(|pipe| std::thread::spawn(|| std::io::read_to_string(pipe)));
     let status = loop {
         if bar.cancelled() {
             child.kill()?;
@@ -170,9 +183,11 @@ fn child(args: &Bench, path: &Path, decode: Decode, bar: &Bar) -> Result<Once> {
             None => std::thread::sleep(PAUSE),
         }
     };
-    let [mut out, mut err] = [String::new(), String::new()];
-    child.stdout.take().map(|mut pipe| pipe.read_to_string(&mut out)).transpose()?;
-    child.stderr.take().map(|mut pipe| pipe.read_to_string(&mut err)).transpose()?;
+    let [out, err] = [out, err].map(|reader| match reader.map(std::thread::JoinHandle::join) {
+        Some(Ok(read)) => read,
+        _ => Ok(String::new()),
+    });
+    let (out, err) = (out?, err?);
     ensure!(status.success(), "{}: a run ended with {status}: {}", decode.name(), err.trim());
     Ok(serde_json::from_str(&out)?)
 }
@@ -194,7 +209,15 @@ fn medians(runs: &[Once]) -> Once {
         prompt_tokens_per_second: median(|run| run.prompt_tokens_per_second),
         tokens_per_second: median(|run| run.tokens_per_second),
         peak_memory: peaks.get(peaks.len() / 2).copied(),
+        text: runs[0].text.clone(),
     }
+}
+
+/// How many tokens all texts begin with.
+fn same(texts: &[Vec<u32>]) -> usize {
+    let Some((first, others)) = texts.split_first() else { return 0 };
+    let agree = |i: &usize| others.iter().all(|other| other.get(*i) == first.get(*i));
+    (0..first.len()).take_while(agree).count()
 }
 
 fn print(report: &Report) -> Result<()> {
@@ -219,6 +242,12 @@ fn print(report: &Report) -> Result<()> {
             run.peak_memory.map_or("unknown".into(), output::mb),
         )?;
     }
+    // the first one is that behind the prompt
+    let all = *tokens as usize + 1;
+    match report.same_tokens {
+        same if same == all => writeln!(out, "\nsame tokens: yes, all {all} of every run")?,
+        same => writeln!(out, "\nsame tokens: no, only the first {same} of {all}")?,
+    }
     Ok(())
 }
 
@@ -236,10 +265,20 @@ mod tests {
             prompt_tokens_per_second: -n,
             tokens_per_second: n,
             peak_memory,
+            text: vec![3],
         };
         let found = medians(&[run(3.0, Some(7)), run(1.0, Some(9)), run(2.0, Some(5))]);
         let numbers = [found.load_seconds, found.first_token_seconds, found.prompt_tokens_per_second];
         assert_eq!((numbers, found.peak_memory), ([2.0, 4.0, -2.0], Some(7)));
         assert_eq!(medians(&[run(3.0, None), run(4.0, None)]).load_seconds, 3.5);
+    }
+
+    #[test]
+    fn texts_are_compared_from_their_beginning() {
+        let text = |tokens: &[u32]| tokens.to_vec();
+        assert_eq!(same(&[text(&[1, 2, 3]), text(&[1, 2, 3])]), 3);
+        assert_eq!(same(&[text(&[1, 2, 3]), text(&[1, 2, 3]), text(&[1, 9, 3])]), 1);
+        assert_eq!(same(&[text(&[7])]), 1);
+        assert_eq!(same(&[text(&[7]), text(&[8])]), 0);
     }
 }

@@ -179,10 +179,12 @@ fn strategies_are_measured_in_a_table() {
         lines[2].starts_with("weights") && lines[3].starts_with("fused") && lines[4].starts_with("cached"),
         "{out}"
     );
-    assert!(lines[2..].iter().all(|line| line.len() == lines[2].len()), "{out}");
+    assert!(lines[2..5].iter().all(|line| line.len() == lines[2].len()), "{out}");
+    assert_eq!(lines[6], "same tokens: yes, all 6 of every run", "{out}");
     let one = json(&folder, &[&arguments[..6], &["--decode", "cached", "--json"]].concat());
     assert_eq!(one["strategies"].as_array().unwrap().len(), 1);
     let line = &one["strategies"][0];
+    assert_eq!((one["same_tokens"].as_u64(), line["text"].as_array().unwrap().len()), (Some(6), 6));
     for key in ["load_seconds", "first_token_seconds", "prompt_tokens_per_second", "tokens_per_second"] {
         assert!(line[key].as_f64().unwrap() > 0.0, "{key}: {line}");
     }

@@ -4,18 +4,21 @@ pub mod ahead;
 pub mod choice;
 pub mod lru;
 mod measure;
+mod product;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::reader::CodedTensor;
-use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder};
+use wgpu::{Buffer, BufferSlice, BufferUsages, CommandEncoder, ComputePass};
 
+use crate::dispatch::{Dispatch, record};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::matrix::{Matrix, Packed, Vectors};
 use crate::upload::buffer;
 use ahead::Ahead;
 use lru::{Lru, Place};
+pub use product::Product;
 
 /// Where decoded weights are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub struct Weights {
     entries: Vec<Entry>,
     ahead: Ahead,
     rooms: [Vec<Buffer>; 2],
+    /// Matrices that the rooms were made for.
+    roomed: usize,
     lru: Lru,
     slots: Vec<Option<Packed>>,
 }
@@ -91,6 +96,8 @@ struct Entry {
     matrix: Matrix,
     /// Once it is kept for good.
     packed: Option<Packed>,
+    /// Decoding into each room, once it was made ready.
+    decoding: [Vec<Dispatch>; 2],
 }
 
 impl Weights {
@@ -105,6 +112,7 @@ impl Weights {
             entries: Vec::new(),
             ahead: Ahead::default(),
             rooms: Default::default(),
+            roomed: 0,
             lru: Lru::new(budget),
             slots: Vec::new(),
         }
@@ -115,7 +123,11 @@ impl Weights {
     pub fn add(&mut self, name: &str, tensor: &CodedTensor<'_>) -> Result<Id> {
         let engine = &self.engine;
         let entry = engine.guard(name, || {
-            let mut entry = Entry { matrix: Matrix::new(engine, name, tensor)?, packed: None };
+            let mut entry = Entry {
+                matrix: Matrix::new(engine, name, tensor)?,
+                packed: None,
+                decoding: Default::default(),
+            };
             if self.strategy == Strategy::Cached {
                 entry.pack(engine)?;
             }
@@ -196,6 +208,24 @@ impl Weights {
         }
     }
 
+    /// Compiles what kernels products with so many vectors of f32 will need, on all threads of the pool that this is called
+    /// in: else each is compiled when it is needed first. Errors: [`Error::Shader`], [`Error::Lost`].
+    pub fn compile(&self, vectors: &[u32]) -> Result<()> {
+        let mut all = Vec::new();
+        for entry in &self.entries {
+            let packed = match self.strategy {
+                Strategy::Fused => false,
+                Strategy::Cached | Strategy::Prefetch => true,
+                Strategy::Lru { bytes } => entry.matrix.packed_sizes().iter().sum::<u64>() <= bytes,
+                Strategy::Auto { .. } => entry.packed.is_some(),
+            };
+            for &vectors in vectors {
+                all.extend(entry.matrix.variants(&self.engine, vectors, packed));
+            }
+        }
+        self.engine.guard("compiling kernels", || self.engine.compile(all))
+    }
+
     /// Records `y = W x` as [`Matrix::record`] does, and whatever is decoded for it or for the next product.
     ///
     /// Errors as there, [`Error::Argument`] if the matrix is one of other weights, [`Error::OutOfMemory`] for rooms,
@@ -207,88 +237,113 @@ impl Weights {
         x: impl Into<Vectors<'a>>,
         y: BufferSlice<'_>,
     ) -> Result<()> {
-        let x = x.into();
-        let Some(entry) = self.entry(id) else {
-            return Err(Error::Argument {
-                what: "a product".into(),
-                expected: format!("one of these {} matrices", self.entries.len()),
-                got: format!("number {} of other weights", id.index),
-            });
-        };
-        // nothing is decoded for a product that cannot be made
+        let mut product = self.product(id, x, y)?;
+        self.multiply(&mut encoder.begin_compute_pass(&Default::default()), &mut product)
+    }
+
+    /// Makes `y = W x` ready to be recorded again and again by [`Self::multiply`], for vectors as for [`Matrix::record`].
+    ///
+    /// Errors: [`Error::Argument`] as there, and if the matrix is one of other weights.
+    pub fn product<'a>(&self, id: Id, x: impl Into<Vectors<'a>>, y: BufferSlice<'_>) -> Result<Product> {
+        let (x, entry) = (x.into(), self.known(id)?);
         entry.matrix.check(&self.engine, x, y)?;
-        match (&entry.packed, self.strategy) {
-            (Some(packed), _) => packed.record(&self.engine, encoder, &entry.matrix, x, y),
-            (None, Strategy::Prefetch) => {
-                let done = self.prefetch(encoder, id.index, x, y);
-                // what failed may not have been decoded
-                done.inspect_err(|_| self.ahead = Ahead::default())
+        Ok(Product::new(id, x, y))
+    }
+
+    /// Records a product, and whatever is decoded for it or for the next one. Kernels are bound to their buffers the first
+    /// time; with [`Strategy::Lru`] each time, because what is bound is not freed.
+    ///
+    /// Errors: as for [`Self::record`].
+    pub fn multiply(&mut self, pass: &mut ComputePass<'_>, product: &mut Product) -> Result<()> {
+        let engine = self.engine.clone();
+        let name = self.known(product.id)?.matrix.name().to_owned();
+        engine.guard(&name, || {
+            let entry = self.known(product.id)?;
+            match (&entry.packed, self.strategy) {
+                (Some(packed), _) => record(product.packed(&engine, &entry.matrix, packed)?, pass),
+                (None, Strategy::Prefetch) => {
+                    let done = self.prefetch(pass, product);
+                    // what failed may not have been decoded
+                    done.inspect_err(|_| self.ahead = Ahead::default())?;
+                }
+                (None, Strategy::Lru { .. }) => self.keep(pass, product)?,
+                (None, _) => record(product.coded(&engine, &entry.matrix)?, pass),
             }
-            (None, Strategy::Lru { .. }) => self.keep(encoder, id.index, x, y),
-            (None, _) => entry.matrix.record(&self.engine, encoder, x, y),
+            Ok(())
+        })
+    }
+
+    /// Error: [`Error::Argument`] for a matrix of other weights.
+    fn known(&self, id: Id) -> Result<&Entry> {
+        self.entry(id).ok_or_else(|| Error::Argument {
+            what: "a product".into(),
+            expected: format!("one of these {} matrices", self.entries.len()),
+            got: format!("number {} of other weights", id.index),
+        })
+    }
+
+    fn prefetch(&mut self, pass: &mut ComputePass<'_>, product: &mut Product) -> Result<()> {
+        self.make_rooms()?;
+        let index = product.id.index;
+        let step = self.ahead.step(index, self.entries.len());
+        if step.decode {
+            self.decode(pass, index, step.room)?;
+        }
+        let (matrix, packed) = self.room(index, step.room)?;
+        record(product.packed(&self.engine, matrix, &packed)?, pass);
+        match step.next {
+            Some(next) => self.decode(pass, next, 1 - step.room),
+            None => Ok(()),
         }
     }
 
-    fn prefetch(
-        &mut self,
-        encoder: &mut CommandEncoder,
-        id: usize,
-        x: Vectors<'_>,
-        y: BufferSlice<'_>,
-    ) -> Result<()> {
-        self.make_rooms()?;
-        let step = self.ahead.step(id, self.entries.len());
-        let engine = &self.engine;
-        let (matrix, packed) = self.room(id, step.room)?;
-        if step.decode {
-            packed.decode(engine, encoder, matrix)?;
+    /// Decodes a matrix into a room.
+    fn decode(&mut self, pass: &mut ComputePass<'_>, index: usize, room: usize) -> Result<()> {
+        if self.entries[index].decoding[room].is_empty() {
+            let (matrix, packed) = self.room(index, room)?;
+            self.entries[index].decoding[room] = packed.decoding(&self.engine, matrix)?;
         }
-        packed.record(engine, encoder, matrix, x, y)?;
-        if let Some(next) = step.next {
-            let (matrix, packed) = self.room(next, 1 - step.room)?;
-            packed.decode(engine, encoder, matrix)?;
-        }
+        record(&self.entries[index].decoding[room], pass);
         Ok(())
     }
 
     /// A matrix, and its weights in a room.
-    fn room(&self, id: usize, room: usize) -> Result<(&Matrix, Packed)> {
-        let matrix = &self.entries[id].matrix;
+    fn room(&self, index: usize, room: usize) -> Result<(&Matrix, Packed)> {
+        let matrix = &self.entries[index].matrix;
         let count = matrix.packed_sizes().len();
         Ok((matrix, Packed::over(matrix, self.rooms[room].iter().take(count).cloned().collect())?))
     }
 
     /// Makes rooms as large as needed, unless there are. Buffer i of a room has the size of the largest part i of a matrix.
     fn make_rooms(&mut self) -> Result<()> {
+        if self.roomed == self.entries.len() {
+            return Ok(());
+        }
         let mut sizes: Vec<u64> = Vec::new();
-        for entry in &self.entries {
+        for entry in &mut self.entries {
             let own = entry.matrix.packed_sizes();
             sizes.resize(sizes.len().max(own.len()), 0);
             sizes.iter_mut().zip(own).for_each(|(size, own)| *size = own.max(*size));
-        }
-        let room = &self.rooms[1];
-        if room.len() == sizes.len() && room.iter().zip(&sizes).all(|(buffer, &size)| buffer.size() >= size) {
-            return Ok(());
+            entry.decoding = Default::default();
         }
         self.rooms = Default::default();
+        self.roomed = 0;
         self.ahead = Ahead::default();
         let make = || -> Result<Vec<Buffer>> {
             sizes.iter().map(|&size| buffer(&self.engine, "a room", size, BufferUsages::STORAGE)).collect()
         };
         self.rooms = [make()?, make()?];
+        self.roomed = self.entries.len();
         Ok(())
     }
 
-    fn keep(
-        &mut self,
-        encoder: &mut CommandEncoder,
-        id: usize,
-        x: Vectors<'_>,
-        y: BufferSlice<'_>,
-    ) -> Result<()> {
-        let (engine, matrix) = (&self.engine, &self.entries[id].matrix);
-        let slot = match self.lru.step(id, &matrix.packed_sizes()) {
-            Place::TooLarge => return matrix.record(engine, encoder, x, y),
+    fn keep(&mut self, pass: &mut ComputePass<'_>, product: &mut Product) -> Result<()> {
+        let (engine, matrix) = (&self.engine, &self.entries[product.id.index].matrix);
+        let slot = match self.lru.step(product.id.index, &matrix.packed_sizes()) {
+            Place::TooLarge => {
+                record(product.coded(engine, matrix)?, pass);
+                return Ok(());
+            }
             Place::Held(slot) => slot,
             Place::Decode { slot, reuse, freed } => {
                 freed.into_iter().for_each(|slot| self.slots[slot] = None);
@@ -297,15 +352,18 @@ impl Weights {
                     Some(old) => Packed::over(matrix, old.buffers().to_vec()),
                     None => Packed::new(engine, matrix),
                 };
-                let decoded = made.and_then(|made| made.decode(engine, encoder, matrix).map(|()| made));
-                self.slots[slot] = Some(decoded.inspect_err(|_| self.lru.free(slot))?);
+                let decoded = made.and_then(|made| Ok((made.decoding(engine, matrix)?, made)));
+                let (decoding, made) = decoded.inspect_err(|_| self.lru.free(slot))?;
+                record(&decoding, pass);
+                self.slots[slot] = Some(made);
                 slot
             }
         };
         match &self.slots[slot] {
-            Some(packed) => packed.record(engine, encoder, matrix, x, y),
-            None => matrix.record(engine, encoder, x, y),
+            Some(packed) => record(&packed.product(engine, matrix, product.x(), product.y())?, pass),
+            None => record(product.coded(engine, matrix)?, pass),
         }
+        Ok(())
     }
 
     fn pack_best(&mut self, budget: u64) -> Result<()> {

@@ -1,8 +1,8 @@
 //! Keys and values in GPU memory.
 
-use ecq_gpu::Engine;
 use ecq_gpu::upload::buffer;
 use ecq_gpu::wgpu::{Buffer, BufferUsages};
+use ecq_gpu::{Dispatch, Engine};
 
 use super::weights::uniform;
 use crate::config::Config;
@@ -14,6 +14,8 @@ pub struct Cache {
     pub layers: Vec<Vec<Shelf>>,
     /// Parameters of the kernels, for each shelf of a block.
     pub params: Vec<Params>,
+    /// Attention of a single token in each block, once it was made, with the buffer of positions of the room it is for.
+    pub token: Option<(Buffer, Vec<Vec<Dispatch>>)>,
 }
 
 /// Some heads of a block: as many as a binding has room for.
@@ -57,7 +59,7 @@ impl Cache {
         let shelf = |p: &Params| Ok(Shelf { keys: make(p.heads)?, values: make(p.heads)? });
         let layer = |_| params.iter().map(shelf).collect::<ecq_gpu::Result<_>>();
         let layers = (0..layers).map(layer).collect::<ecq_gpu::Result<_>>()?;
-        Ok(Self { positions, len: 0, layers, params })
+        Ok(Self { positions, len: 0, layers, params, token: None })
     }
 
     /// Bytes of a cache.

@@ -11,6 +11,7 @@ pub mod kernels;
 mod network;
 mod pass;
 mod room;
+mod steps;
 mod weights;
 
 pub use adapter::{Adapter, present};

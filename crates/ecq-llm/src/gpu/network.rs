@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::kernels::{Kernels, MOST_HEAD};
 use super::pass::Pass;
 use super::room::{FEW, Room, padded};
+use super::steps::Step;
 use super::weights::{Loader, Projection, failed, uniform};
 use crate::attention::Rope;
 use crate::config::{Config, Rotary};
@@ -44,7 +45,8 @@ pub struct Network<'a> {
 /// What changes from pass to pass.
 struct State {
     weights: Weights,
-    room: Option<Room>,
+    /// With the steps of a single token in it.
+    room: Option<(Room, Vec<Vec<Step>>)>,
     /// Embeddings on their way.
     embedded: Vec<f32>,
 }
@@ -139,6 +141,8 @@ impl<'a> Network<'a> {
         loader.weights.set_budget(left);
         loader.weights.settle().map_err(fail)?;
         loader.check()?;
+        // for a token, a few, and many
+        loader.weights.compile(&[1, FEW as u32, BATCH as u32]).map_err(fail)?;
         let Loader { weights, others, .. } = loader;
         Ok(Self {
             resident: weights.memory().total() + others - passing,
@@ -203,9 +207,9 @@ impl<'a> Network<'a> {
             embedded.resize(batch.len() * width, 0.0);
             self.embedding.rows(batch, width, embedded)?;
             let made = self.engine.guard("tokens", || {
-                let room = self.room(room, batch.len(), wanted)?;
+                let (room, kept) = self.room(room, batch.len(), wanted)?;
                 self.send(room, embedded, cache.len);
-                Pass::new(self, weights, room, batch.len()).run(cache, wanted, stop)
+                Pass::new(self, weights, room, batch.len()).run(cache, kept, wanted, stop)
             });
             // what was recorded for other products may not have been submitted
             let made = made.inspect_err(|_| weights.forget()).map_err(|e| self.failed(e))?;
@@ -219,10 +223,10 @@ impl<'a> Network<'a> {
     /// Room for so many tokens, of which so many shall have logits.
     fn room<'s>(
         &self,
-        room: &'s mut Option<Room>,
+        room: &'s mut Option<(Room, Vec<Vec<Step>>)>,
         tokens: usize,
         logits: usize,
-    ) -> ecq_gpu::Result<&'s Room> {
+    ) -> ecq_gpu::Result<&'s mut (Room, Vec<Vec<Step>>)> {
         let limits = self.engine.limits();
         let most = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size);
         let most = (most / (4 * self.config.vocabulary as u64)) as usize;
@@ -230,14 +234,14 @@ impl<'a> Network<'a> {
         let most = if most < BATCH { (most / FEW * FEW).max(1) } else { BATCH };
         let (mut tokens, mut logits) = (padded(tokens), padded(logits).min(most));
         let made = match room.take() {
-            Some(old) if old.tokens >= tokens && old.logits >= logits => old,
+            Some(old) if old.0.tokens >= tokens && old.0.logits >= logits => old,
             old => {
-                if let Some(old) = old {
+                if let Some((old, steps)) = old {
                     (tokens, logits) = (old.tokens.max(tokens), old.logits.max(logits));
-                    // it is gone before there is a new one
-                    drop(old);
+                    // they are gone before there is a new one
+                    drop((old, steps));
                 }
-                Room::new(&self.engine, &self.config, tokens, logits)?
+                (Room::new(&self.engine, &self.config, tokens, logits)?, Vec::new())
             }
         };
         Ok(room.insert(made))

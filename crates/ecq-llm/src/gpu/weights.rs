@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use ecq_format::Reader;
 use ecq_format::reader::CodedTensor;
 use ecq_gpu::upload::{buffer, words};
-use ecq_gpu::wgpu::{BindingResource, Buffer, BufferBinding, BufferSlice, BufferUsages, CommandEncoder};
+use ecq_gpu::wgpu::{BindingResource, Buffer, BufferBinding, BufferSlice, BufferUsages};
 use ecq_gpu::{Engine, Id, Weights};
 
 use super::kernels::{Kernel, Kernels, PRODUCT_VECTORS, grid};
+use super::steps::Step;
 use crate::error::{Error, Result};
 use crate::weights;
 
@@ -142,29 +143,29 @@ pub fn uniform(engine: &Engine, what: &str, words: &[u32]) -> ecq_gpu::Result<Bu
 }
 
 impl Projection {
-    /// Records `y = W x`, plus the bias, for each vector of `x`.
-    pub fn record(
+    /// The steps of `y = W x`, plus the bias, for each vector of `x`.
+    pub fn steps(
         &self,
         kernels: &Kernels,
-        weights: &mut Weights,
-        encoder: &mut CommandEncoder,
+        weights: &Weights,
         [x, y]: [BufferSlice<'_>; 2],
+        steps: &mut Vec<Step>,
     ) -> ecq_gpu::Result<()> {
         let count = (x.size() / (4 * self.cols as u64)) as usize;
         match &self.matrix {
-            Matrix::Coded(id) => weights.record(encoder, *id, x, y)?,
+            Matrix::Coded(id) => steps.push(Step::Multiply(weights.product(*id, x, y)?)),
             Matrix::Plain(parts) => {
                 let groups = (count as u32).div_ceil(PRODUCT_VECTORS);
                 for part in parts {
                     let buffers =
                         [part.params.as_entire_binding(), part.weights.as_entire_binding(), bind(x), bind(y)];
-                    kernels.record(encoder, Kernel::Product, buffers, [part.rows, groups])?;
+                    steps.push(Step::Run(kernels.dispatch(Kernel::Product, buffers, [part.rows, groups])?));
                 }
             }
         }
         if let Some(bias) = &self.bias {
             let buffers = [bias.params.as_entire_binding(), bias.numbers.as_entire_binding(), bind(y)];
-            kernels.record(encoder, Kernel::Add, buffers, grid(self.rows, count))?;
+            steps.push(Step::Run(kernels.dispatch(Kernel::Add, buffers, grid(self.rows, count))?));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Kernels of what a decoder computes beside its products with coded weights: one a file, for any GPU of WebGPU.
 
 use ecq_gpu::shader::{Binding, pipeline};
-use ecq_gpu::wgpu::{BindGroupDescriptor, BindGroupEntry, BindingResource, CommandEncoder, ComputePipeline};
-use ecq_gpu::{Engine, Error, Result};
+use ecq_gpu::wgpu::{BindingResource, ComputePipeline};
+use ecq_gpu::{Dispatch, Engine, Error, Result};
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 /// A kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,19 +94,18 @@ impl Kernels {
         };
         Ok(Self {
             engine: engine.clone(),
-            pipelines: Kernel::ALL.into_iter().map(make).collect::<Result<_>>()?,
+            pipelines: Kernel::ALL.into_par_iter().map(make).collect::<Result<_>>()?,
         })
     }
 
-    /// Records a kernel over so many workgroups, with buffers in the order of [`Kernel::bindings`].
+    /// A kernel over so many workgroups, with buffers in the order of [`Kernel::bindings`].
     /// Error: [`Error::Limit`] for more workgroups than the device allows.
-    pub fn record<const N: usize>(
+    pub fn dispatch<const N: usize>(
         &self,
-        encoder: &mut CommandEncoder,
         kernel: Kernel,
         buffers: [BindingResource<'_>; N],
         [x, y]: [u32; 2],
-    ) -> Result<()> {
+    ) -> Result<Dispatch> {
         let limit = self.engine.limits().max_compute_workgroups_per_dimension;
         if x.max(y) > limit {
             return Err(Error::Limit {
@@ -117,17 +117,6 @@ impl Kernels {
             });
         }
         let pipeline = &self.pipelines[kernel as usize];
-        let entries = (0..).zip(buffers).map(|(binding, resource)| BindGroupEntry { binding, resource });
-        let entries: Vec<_> = entries.collect();
-        let group = self.engine.device().create_bind_group(&BindGroupDescriptor {
-            label: Some(kernel.name()),
-            layout: &pipeline.get_bind_group_layout(0),
-            entries: &entries,
-        });
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        pass.set_pipeline(pipeline);
-        pass.set_bind_group(0, &group, &[]);
-        pass.dispatch_workgroups(x, y, 1);
-        Ok(())
+        Ok(Dispatch::new(&self.engine, kernel.name(), pipeline, (0..).zip(buffers), [x, y, 1]))
     }
 }
