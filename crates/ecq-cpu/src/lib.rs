@@ -51,6 +51,7 @@
 //! | scales of a tensor, and what is left to the end of a row | `scaling` |
 //! | a tile → panels of codes, or of weights that are floats, escapes apart | `tile` |
 //! | a panel × vectors | `arch`, a kernel for each instruction set and precision, one for floats |
+//! | rows × one vector of integers | `single` |
 //! | 16 rows × many vectors | `wide` |
 //! | rows of one or several products over threads | `spread`, `products` |
 //! | bytes that a tensor will take | [`memory`] |
@@ -64,6 +65,7 @@ pub mod memory;
 mod packed;
 mod products;
 mod scaling;
+mod single;
 mod spread;
 pub mod team;
 mod tile;

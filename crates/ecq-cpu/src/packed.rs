@@ -12,7 +12,8 @@ use std::cell::RefCell;
 
 use crate::activations::{Activations, Precision};
 use crate::arch::{Codes, Panel, accumulate};
-use crate::scaling::{RowScales, Rows, Scaling};
+use crate::scaling::{RowScales, Scaling};
+use crate::single::{self, Lines, Spread};
 use crate::spread::{Threads, Work, spread};
 use crate::wide::{self, Wide};
 use crate::{BLOCK, LANES};
@@ -31,6 +32,7 @@ const PIECES: usize = 64;
 #[derive(Default)]
 struct Scratch {
     scales: RowScales,
+    spread: Spread,
     sums: Vec<f32>,
     corrections: Vec<f32>,
     by_row: Vec<f32>,
@@ -181,6 +183,11 @@ impl Packed {
     /// The product of some rows, from `first` on.
     fn piece(&self, first: usize, x: &Activations, scratch: &mut Scratch, y: &mut [&mut [f32]]) {
         let count = x.count();
+        if let [y] = y
+            && single::takes(self.isa, &self.scaling, x)
+        {
+            return self.lines(first, x, scratch, y);
+        }
         if let [y] = y {
             for (i, out) in y.chunks_mut(ROWS).enumerate() {
                 self.rows_of(first + i * ROWS, x, scratch, out);
@@ -213,6 +220,23 @@ impl Packed {
         scratch.by_row = by_row;
     }
 
+    /// The product of some rows with one vector of integers.
+    fn lines(&self, first: usize, x: &Activations, scratch: &mut Scratch, y: &mut [f32]) {
+        let Scratch { spread, corrections, .. } = scratch;
+        let (codes, pitch) = self.codes(first, 0);
+        let lines = Lines::new(codes, pitch, first, self.scaling.cols);
+        y.fill(0.0); // lines are added up
+        single::multiply(self.isa, &self.scaling, &lines, x, spread, y);
+        corrections.clear();
+        for &(row, col, level) in self.escapes(first, y.len()) {
+            corrections.resize(y.len(), 0.0);
+            let row = row as usize;
+            let out = &mut corrections[row - first..][..1];
+            self.scaling.add_escape(row, col as usize, level, x, out);
+        }
+        self.scaling.finish_lines(first, x, corrections, y);
+    }
+
     /// The escapes of some rows.
     fn escapes(&self, first: usize, rows: usize) -> &[(u32, u32, i32)] {
         let at = |row: usize| self.escapes.partition_point(|e| (e.0 as usize) < row);
@@ -243,8 +267,9 @@ impl Packed {
         let count = x.count();
         let rows = out.len() / count;
         let Scratch { scales, sums, corrections, .. } = scratch;
+        sums.clear();
         sums.resize(rows * count * LANES, 0.0);
-        self.scaling.begin(self.isa, Rows { first, step: 1, count: rows }, x, scales, sums);
+        self.scaling.begin(first..first + rows, scales);
         let all = x.padded() / BLOCK;
         let most = if count == 1 { all } else { BLOCKS };
         for block in (0..all).step_by(most) {

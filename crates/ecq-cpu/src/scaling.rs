@@ -15,10 +15,8 @@ use ecq_format::tile::Frequencies;
 use ecq_quant::groups as values;
 pub(crate) use ecq_quant::groups::Numbers;
 use ecq_quant::values::{Dequantizer, Table, from_bits};
-use rans_core::{InstructionSet, Isa};
 
-use crate::activations::{Activations, Data, SCALED};
-use crate::arch;
+use crate::activations::{Activations, SCALED};
 use crate::{BLOCK, LANE, LANES, Precision};
 
 /// Bytes of a scale in memory.
@@ -95,14 +93,6 @@ impl Book {
     }
 }
 
-/// Which rows of a matrix.
-#[derive(Clone, Copy)]
-pub(crate) struct Rows {
-    pub first: usize,
-    pub step: usize,
-    pub count: usize,
-}
-
 /// The scales of the rows of a panel, as a kernel needs them.
 #[derive(Default)]
 pub(crate) struct RowScales {
@@ -110,11 +100,6 @@ pub(crate) struct RowScales {
     pub scale: Vec<f32>,
     /// Likewise; empty without minima.
     pub min: Vec<f32>,
-    /// Instead of both, where a kernel takes it: for each row and each [`SCALED`] columns, the scale of weights times that of
-    /// the vector. What is added to their product is in the sums already.
-    pub factors: Vec<f32>,
-    /// Numbers from row to row in `factors`.
-    pub pitch: usize,
 }
 
 impl RowScales {
@@ -177,8 +162,7 @@ impl Groups {
 
     /// Copies the scales of rows.
     fn read(&self, rows: impl Iterator<Item = usize>, out: &mut RowScales) {
-        let RowScales { scale, min, factors, .. } = out;
-        factors.clear();
+        let RowScales { scale, min } = out;
         scale.clear();
         min.clear();
         for row in rows {
@@ -332,7 +316,17 @@ impl Scaling {
         }
     }
 
-    /// A number of the product from the sum that a strip gave.
+    /// Rows of the product with one vector from the sums that lines gave, and what [`Self::add_escape`] added up for each (or
+    /// nothing).
+    pub fn finish_lines(&self, first: usize, x: &Activations, escapes: &[f32], out: &mut [f32]) {
+        out.iter_mut().zip(escapes).for_each(|(out, escapes)| *out += escapes);
+        for (row, out) in (first..).zip(out) {
+            *out = self.finish_sum(row, x, 0, *out);
+        }
+    }
+
+    /// A number of the product from the sum that a strip or a line gave.
+    #[inline]
     pub fn finish_sum(&self, row: usize, x: &Activations, vector: usize, mut sum: f32) -> f32 {
         if self.terms.groups.is_none() {
             sum += (self.terms.zero - self.shift()) * x.totals[vector];
@@ -344,39 +338,10 @@ impl Scaling {
         }
     }
 
-    /// Whether weights that share a scale of vectors share their own, too.
-    pub fn in_units(&self) -> bool {
-        self.is_bytes() && self.terms.groups.as_ref().is_some_and(|groups| groups.size.is_multiple_of(SCALED))
-    }
-
-    /// Before the first panel of some rows: their scales, and what sums begin with.
-    pub fn begin(&self, isa: Isa, rows: Rows, x: &Activations, scales: &mut RowScales, sums: &mut [f32]) {
-        sums.fill(0.0);
-        scales.factors.clear();
-        let Some(groups) = &self.terms.groups else { return };
-        let all = (0..rows.count).map(|i| rows.first + i * rows.step);
-        let Data::Int8 { units, .. } = &x.data else { return groups.read(all, scales) };
-        if isa.set() != InstructionSet::Avx512 || x.count() > 1 || !self.in_units() {
-            return groups.read(all, scales);
-        }
-        scales.pitch = units.pitch;
-        scales.factors.resize(rows.count * units.pitch, 0.0);
-        let zero = self.terms.zero - self.shift();
-        if groups.size == SCALED {
-            let numbers = (groups.scale(), groups.min(), groups.per_row);
-            return arch::unite(isa, numbers, rows, zero, units, &mut scales.factors, sums);
-        }
-        let RowScales { scale, min, factors, .. } = scales;
-        scale.resize(units.pitch, 0.0);
-        min.resize(units.pitch, 0.0);
-        for ((row, factors), sums) in all.zip(factors.chunks_mut(units.pitch)).zip(sums.chunks_mut(LANES)) {
-            groups.units(row, scale, min);
-            let (s, m) = (Numbers::Single(std::mem::take(scale)), Numbers::Single(std::mem::take(min)));
-            let one = Rows { first: 0, step: 1, count: 1 };
-            arch::unite(isa, (&s, Some(&m), units.pitch), one, zero, units, factors, sums);
-            if let (Numbers::Single(s), Numbers::Single(m)) = (s, m) {
-                (*scale, *min) = (s, m);
-            }
+    /// Before the first panel of some rows: their scales.
+    pub fn begin(&self, rows: impl Iterator<Item = usize>, scales: &mut RowScales) {
+        if let Some(groups) = &self.terms.groups {
+            groups.read(rows, scales);
         }
     }
 

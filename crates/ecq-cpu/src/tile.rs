@@ -15,14 +15,17 @@ use rans_core::{Isa, nibble};
 
 use crate::activations::Activations;
 use crate::arch::{Codes, Panel, accumulate, join};
-use crate::scaling::{RowScales, Rows, Scaling};
+use crate::scaling::{RowScales, Scaling};
+use crate::single::{self, Lines, Raw, Spread};
 use crate::wide::{self, Wide};
 use crate::{BLOCK, LANES};
 
 /// Most blocks of a panel: eight rows of so many take 16 KiB.
 const PANEL: usize = 32;
-/// Weights of a panel's row.
-const PITCH: usize = PANEL * BLOCK;
+/// Most weights of a panel, if they are more than those of [`PANEL`] blocks of each row.
+const MOST: usize = 1 << 14;
+/// Room for a panel's row. No power of two, so that rows do not share the places of the cache.
+const PITCH: usize = 2 * PANEL * BLOCK + BLOCK;
 /// Rows that are multiplied at once where a whole tile was decoded.
 const ROWS: usize = 8;
 
@@ -37,6 +40,7 @@ struct Scratch {
     patterns: Vec<u8>,
     weights: Vec<f32>,
     scales: RowScales,
+    spread: Spread,
     sums: Vec<f32>,
     /// What a tile makes of y, row by row, where there is more than one vector.
     by_row: Vec<f32>,
@@ -45,7 +49,7 @@ struct Scratch {
     escapes: Vec<(u32, i32)>,
     /// What escapes add to each row and vector; empty without escapes.
     corrections: Vec<f32>,
-    /// For each strip, the next escape.
+    /// For each row of a panel, or for each strip, the next escape.
     cursors: Vec<usize>,
 }
 
@@ -60,6 +64,8 @@ struct Tile<'a> {
     x: &'a Activations,
     raw_bits: u32,
     planes: RawPlanes<'a>,
+    /// Whether rows are [`Lines`].
+    lines: bool,
     /// The first row in the matrix, and their number.
     first: usize,
     rows: usize,
@@ -127,8 +133,12 @@ fn by_row(
         let parts = TileParts::new(bytes, entry, coded.split(), weights)?;
         let planes = RawPlanes::new(coded.raw_bits, weights, parts.raw)?;
         let (raw_bits, first, rows) = (coded.raw_bits, rows.start, rows.len());
-        let tile = Tile { isa, scaling, x, raw_bits, planes, first, rows };
+        let lines = single::takes(isa, scaling, x);
+        let tile = Tile { isa, scaling, x, raw_bits, planes, lines, first, rows };
         tile.read_escapes(parts.escapes, scratch)?;
+        if lines {
+            out.fill(0.0); // lines are added up
+        }
         if wide::takes(isa, scaling, x) {
             scratch.nibbles.resize(weights, 0);
             tensor.decoder().nibbles(parts.stream, &mut scratch.nibbles).map_err(|e| e.to_string())?;
@@ -180,8 +190,12 @@ fn by_weight(
 
 impl Tile<'_> {
     /// Blocks of a panel. The longer, the less often a decoder starts and stops; but x shall stay in the first cache, too.
-    fn panel(&self) -> usize {
-        if self.x.count() == 1 { PANEL } else { PANEL / 2 }
+    fn panel(&self, rows: usize) -> usize {
+        match self.x.count() {
+            1 if MOST / BLOCK / rows >= 2 * PANEL => 2 * PANEL,
+            1 => PANEL,
+            _ => PANEL / 2,
+        }
     }
 
     /// Lists the escapes and adds up what they change.
@@ -217,9 +231,9 @@ impl Tile<'_> {
     ) -> std::result::Result<(), rans_core::Error> {
         let cols = self.scaling.cols;
         let height = self.rows.div_ceil(strips);
+        let strip = height * cols;
         if !cols.is_multiple_of(BLOCK) {
             // rows of a step do not share their columns
-            let strip = height * cols;
             scratch.nibbles.resize(self.rows * cols + BLOCK, 0);
             let steps = strip.div_ceil(nibble::GROUP);
             decoder.advance(steps, &mut scratch.nibbles[..self.rows * cols], strip)?;
@@ -228,14 +242,25 @@ impl Tile<'_> {
             return Ok(());
         }
         scratch.nibbles.resize(strips * PITCH, 0);
+        if self.lines && !scratch.escapes.is_empty() {
+            let Scratch { escapes, cursors, .. } = &mut *scratch;
+            let first = |i: usize| escapes.partition_point(|e| (e.0 as usize) < i * strip);
+            cursors.clear();
+            cursors.extend((0..strips).map(first));
+        }
         let all = cols / BLOCK;
         // short rows are decoded a few at a time: starting and stopping takes as long as some steps
-        let together = (self.panel() / all).max(1);
+        let panel = self.panel(strips);
+        let together = (panel / all).max(1);
         for first in (0..height).step_by(together) {
             let together = together.min(height - first);
-            for block in (0..all).step_by(self.panel()) {
-                let blocks = self.panel().min(all - block);
+            for block in (0..all).step_by(panel) {
+                let blocks = panel.min(all - block);
                 decoder.advance(together * blocks, &mut scratch.nibbles, PITCH)?;
+                if self.lines {
+                    self.lines(first..first + together, height, block..block + blocks, scratch, out);
+                    continue;
+                }
                 for (i, row) in (first..first + together).enumerate() {
                     let rows = (self.rows - row).div_ceil(height);
                     if block == 0 {
@@ -250,18 +275,99 @@ impl Tile<'_> {
                 }
             }
         }
+        if self.lines {
+            self.scaling.finish_lines(self.first, self.x, &scratch.corrections, out);
+        }
         decoder.finish()
+    }
+
+    /// Adds the products of some rows of each strip and some of their blocks to `out`.
+    fn lines(
+        &self,
+        own: Range<usize>,
+        height: usize,
+        part: Range<usize>,
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) {
+        let Scratch { nibbles, bytes, escapes, cursors, spread, .. } = scratch;
+        let (cols, blocks) = (self.scaling.cols, part.len());
+        let lift = if self.raw_bits > 1 { 128 } else { self.scaling.lift as u8 };
+        let out = &mut out[own.start..];
+        let at = own.start * cols + part.start * BLOCK;
+        let mut escaped = false;
+        for (strip, row) in (own.start..self.rows).step_by(height).enumerate() {
+            let Some(cursor) = cursors.get(strip).filter(|_| !escapes.is_empty()) else { break };
+            let end = (row + own.len() - 1) * cols + part.end * BLOCK;
+            escaped |= escapes.get(*cursor).is_some_and(|e| (e.0 as usize) < end);
+        }
+        let joined = self.raw_bits > 1 && escaped;
+        if escaped {
+            bytes.resize(nibbles.len(), 0);
+            for (strip, row) in (own.start..self.rows).step_by(height).enumerate() {
+                let (rows, pitch) = (own.len().min(self.rows - row), blocks * BLOCK);
+                let place = Place { row, row_step: 1, rows, block: part.start, blocks, at: 0, pitch };
+                let (nibbles, cursors) = (&mut nibbles[strip * PITCH..], &mut cursors[strip..=strip]);
+                if joined {
+                    let (first, len) = (self.positions(&place, 0).start, rows * pitch);
+                    let bytes = &mut bytes[strip * PITCH..][..len];
+                    join(self.isa, &self.planes, first, &nibbles[..len], bytes, 0);
+                    self.clear_escapes(&place, bytes, pitch, escapes, cursors, |_| 0);
+                } else {
+                    self.clear_escapes(&place, nibbles, pitch, escapes, cursors, |at| self.nothing(at));
+                }
+            }
+        }
+        let codes = if joined { Codes::I8(bytes) } else { Codes::Nibble(nibbles) };
+        let raw =
+            (self.raw_bits > 0 && !joined).then_some(Raw { planes: &self.planes, at, pitch: cols, lift });
+        let (near, far, together, step) = (blocks * BLOCK, PITCH, own.len(), height);
+        let (first, block) = (self.first + own.start, part.start);
+        let lines = Lines { codes, near, far, together, step, raw, first, block, blocks };
+        single::multiply(self.isa, self.scaling, &lines, self.x, spread, out);
+    }
+
+    /// What stands for code 0 where a nibble is expected that is joined with no raw bit or with one.
+    fn nothing(&self, at: usize) -> u8 {
+        let lift = self.scaling.lift as u8;
+        // codes are nibble + lift, and lift - 1 - nibble where the sign is set
+        match self.planes.plane(1).get(at / 8) {
+            Some(signs) if signs >> (at % 8) & 1 == 1 => lift.wrapping_sub(1),
+            _ => lift.wrapping_neg(),
+        }
+    }
+
+    /// Joins all nibbles of a tile with their raw bits; escapes become code 0.
+    fn join_all(&self, scratch: &mut Scratch) {
+        let Scratch { nibbles, bytes, escapes, .. } = scratch;
+        let nibbles = &mut nibbles[..self.rows * self.scaling.cols];
+        if self.raw_bits > 0 {
+            bytes.resize(nibbles.len(), 0);
+            join(self.isa, &self.planes, 0, nibbles, bytes, self.scaling.lift as i8);
+            nibbles.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte as u8);
+        }
+        escapes.iter().for_each(|&(at, _)| nibbles[at as usize] = 0);
     }
 
     /// Multiplies a tile all of whose nibbles are decoded.
     fn whole(&self, scratch: &mut Scratch, out: &mut [f32]) {
         let cols = self.scaling.cols;
+        if self.lines {
+            self.join_all(scratch);
+            let Scratch { nibbles, spread, .. } = &mut *scratch;
+            if self.raw_bits > 0 {
+                self.scaling.shift_codes(None, nibbles);
+            }
+            let lines = Lines::new(Codes::Nibble(nibbles), cols, self.first, cols);
+            single::multiply(self.isa, self.scaling, &lines, self.x, spread, out);
+            return self.scaling.finish_lines(self.first, self.x, &scratch.corrections, out);
+        }
         for row in (0..self.rows).step_by(ROWS) {
             let rows = ROWS.min(self.rows - row);
             self.begin(rows, row, 1, scratch);
             let all = cols.div_ceil(BLOCK);
-            for block in (0..all).step_by(self.panel()) {
-                let blocks = self.panel().min(all - block);
+            for block in (0..all).step_by(PANEL / 2) {
+                let blocks = (PANEL / 2).min(all - block);
                 let at = row * cols + block * BLOCK;
                 let place = Place { row, row_step: 1, rows, block, blocks, at, pitch: cols };
                 self.multiply(&place, scratch);
@@ -273,13 +379,8 @@ impl Tile<'_> {
     /// Multiplies a tile all of whose nibbles are decoded with many vectors.
     fn wide(&self, scratch: &mut Scratch, y: &mut [&mut [f32]]) {
         let cols = self.scaling.cols;
-        let Scratch { nibbles, bytes, escapes, corrections, wide, .. } = scratch;
-        if self.raw_bits > 0 {
-            bytes.resize(nibbles.len(), 0);
-            join(self.isa, &self.planes, 0, nibbles, bytes, self.scaling.lift as i8);
-            nibbles.iter_mut().zip(bytes).for_each(|(to, byte)| *to = *byte as u8);
-        }
-        escapes.iter().for_each(|&(at, _)| nibbles[at as usize] = 0);
+        self.join_all(scratch);
+        let Scratch { nibbles, corrections, wide, .. } = scratch;
         let fill = &|row: usize, codes: &mut [u8]| codes.copy_from_slice(&nibbles[row * cols..][..cols]);
         let (isa, scaling, first) = (self.isa, self.scaling, self.first);
         wide::multiply(&wide::Rows { isa, scaling, first, fill, escapes: corrections }, self.x, wide, y);
@@ -288,9 +389,9 @@ impl Tile<'_> {
     /// Before the first panel of some rows.
     fn begin(&self, rows: usize, row: usize, row_step: usize, scratch: &mut Scratch) {
         let Scratch { scales, sums, escapes, cursors, .. } = scratch;
+        sums.clear();
         sums.resize(rows * self.x.count() * LANES, 0.0);
-        let all = Rows { first: self.first + row, step: row_step, count: rows };
-        self.scaling.begin(self.isa, all, self.x, scales, sums);
+        self.scaling.begin((0..rows).map(|i| self.first + row + i * row_step), scales);
         cursors.clear();
         if !escapes.is_empty() {
             let first = |i: usize| (row + i * row_step) * self.scaling.cols;
@@ -310,23 +411,23 @@ impl Tile<'_> {
                     join_patterns(planes, pattern, first, nibbles, patterns);
                     from_bytes(pattern.format, patterns, weights);
                 });
-                self.clear_escapes(place, weights, PITCH, escapes, cursors);
+                self.clear_escapes(place, weights, PITCH, escapes, cursors, |_| 0.0);
                 (Codes::F32(weights), PITCH)
             }
             (0, _) => {
-                self.clear_escapes(place, nibbles, place.pitch, escapes, cursors);
+                self.clear_escapes(place, nibbles, place.pitch, escapes, cursors, |_| 0);
                 (Codes::Nibble(nibbles), place.pitch)
             }
             (1..=4, _) => {
                 self.join(place, nibbles, bytes, |planes, first, n, codes| {
                     join(self.isa, planes, first, n, codes, self.scaling.lift as i8)
                 });
-                self.clear_escapes(place, bytes, PITCH, escapes, cursors);
+                self.clear_escapes(place, bytes, PITCH, escapes, cursors, |_| 0);
                 (if self.raw_bits == 1 { Codes::I5(bytes) } else { Codes::I8(bytes) }, PITCH)
             }
             _ => {
                 self.join(place, nibbles, words, join_i16);
-                self.clear_escapes(place, words, PITCH, escapes, cursors);
+                self.clear_escapes(place, words, PITCH, escapes, cursors, |_| 0);
                 (Codes::I16(words), PITCH)
             }
         };
@@ -359,19 +460,23 @@ impl Tile<'_> {
         }
     }
 
-    /// Writes code 0 where escapes are: what they are instead is in the corrections.
-    fn clear_escapes<T: Default>(
+    /// Writes code 0 where escapes are, as `zero` says for a position: what they are instead is in the corrections. There is a
+    /// cursor for each row, or one for all.
+    fn clear_escapes<T>(
         &self,
         place: &Place,
         codes: &mut [T],
         pitch: usize,
         escapes: &[(u32, i32)],
         cursors: &mut [usize],
+        zero: impl Fn(usize) -> T,
     ) {
-        for (row, cursor) in cursors.iter_mut().enumerate() {
+        let Some(last) = cursors.len().checked_sub(1) else { return };
+        for row in 0..place.rows {
+            let cursor = &mut cursors[row.min(last)];
             let positions = self.positions(place, row);
             while let Some(&(at, _)) = escapes.get(*cursor).filter(|e| positions.contains(&(e.0 as usize))) {
-                codes[row * pitch + at as usize - positions.start] = T::default();
+                codes[row * pitch + at as usize - positions.start] = zero(at as usize);
                 *cursor += 1;
             }
         }

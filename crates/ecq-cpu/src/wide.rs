@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
-use rans_core::{InstructionSet, Isa};
+use rans_core::Isa;
 
 use crate::BLOCK;
-use crate::activations::{Activations, Data, SCALED};
+use crate::activations::{Activations, SCALED};
 use crate::arch::{self, Strip};
 use crate::scaling::Scaling;
+use crate::single::in_units;
 
 /// Rows of a strip.
 pub(crate) const ROWS: usize = 16;
@@ -25,11 +26,7 @@ pub(crate) struct Wide {
 
 /// Whether products of this kind go this way.
 pub(crate) fn takes(isa: Isa, scaling: &Scaling, x: &Activations) -> bool {
-    isa.set() == InstructionSet::Avx512
-        && x.count() > 1
-        && matches!(x.data, Data::Int8 { .. })
-        && scaling.is_bytes()
-        && (scaling.terms.groups.is_none() || scaling.in_units())
+    x.count() > 1 && in_units(isa, scaling, x)
 }
 
 /// Neighbouring rows of a matrix.

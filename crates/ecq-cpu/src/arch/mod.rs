@@ -27,8 +27,9 @@ use rans_core::InstructionSet;
 use rans_core::Isa;
 
 use crate::BLOCK;
-use crate::activations::{Activations, SCALED, Units};
-use crate::scaling::{Numbers, RowScales, Rows, Terms};
+use crate::activations::Activations;
+use crate::scaling::{RowScales, Terms};
+use crate::single::{Lines, UnitScales};
 
 /// Codes of a panel.
 #[derive(Clone, Copy)]
@@ -49,7 +50,7 @@ pub(crate) enum Codes<'a> {
 
 impl Codes<'_> {
     /// Elements, and how many of them 128 columns take.
-    fn len(&self) -> (usize, usize) {
+    pub fn len(&self) -> (usize, usize) {
         match self {
             Self::Nibble(c) => (c.len(), 2 * BLOCK),
             Self::I5(c) | Self::I8(c) => (c.len(), 2 * BLOCK),
@@ -89,14 +90,9 @@ impl Panel<'_> {
         // weights have their scales in them
         if let (Some(groups), false) = (&terms.groups, matches!(self.codes, Codes::F32(_))) {
             assert!(self.block + self.blocks <= groups.lanes.len());
-            let RowScales { scale, min, factors, pitch } = self.scales;
-            if factors.is_empty() {
-                assert!(self.rows * groups.per_row + crate::LANES <= scale.len());
-                assert!(groups.min().is_none() || min.len() == scale.len());
-            } else {
-                assert!((self.block + self.blocks) * BLOCK / SCALED <= *pitch);
-                assert!(self.rows * pitch <= factors.len() && x.count() == 1);
-            }
+            let RowScales { scale, min } = self.scales;
+            assert!(self.rows * groups.per_row + crate::LANES <= scale.len());
+            assert!(groups.min().is_none() || min.len() == scale.len());
         }
     }
 }
@@ -123,26 +119,31 @@ pub(crate) fn multiply_strip(isa: Isa, strip: &Strip<'_>, x: &Activations, sums:
     }
 }
 
-/// Puts scales and minima of rows, `per_row` numbers for as many units of the vector, together with those of the vector:
-/// products of scales to `factors`, and to each row's 16 sums what `zero` and minima add. Only for instruction sets that
-/// [`Scaling::begin`](crate::scaling::Scaling::begin) names.
-pub(crate) fn unite(
+/// Adds the products of rows to `out`, one number a row; codes are looked up in `table` if there is one. Only for instruction
+/// sets that [`single`](crate::single) names.
+pub(crate) fn multiply_lines(
     isa: Isa,
-    numbers: (&Numbers, Option<&Numbers>, usize),
-    rows: Rows,
-    zero: f32,
-    units: &Units,
-    factors: &mut [f32],
-    sums: &mut [f32],
+    lines: &Lines<'_>,
+    scales: Option<&UnitScales<'_>>,
+    x: &Activations,
+    table: Option<[u8; 16]>,
+    out: &mut [f32],
 ) {
     match isa.set() {
         #[cfg(target_arch = "x86_64")]
-        InstructionSet::Avx512 => avx512::unite(isa, numbers, rows, zero, units, factors, sums),
+        InstructionSet::Avx512 => avx512::multiply_lines(isa, lines, scales, x, table, out),
         _ => {
-            let numbers = numbers.2 + units.pitch + factors.len() + sums.len() + rows.count;
-            unreachable!("no factors for {} ({numbers} numbers for {zero})", isa.set().name())
+            lines.check(out.len(), scales, x);
+            unreachable!("no lines for {} ({table:?})", isa.set().name())
         }
     }
+}
+
+/// Whether there are raw bits of so many weights.
+pub(crate) fn holds(planes: &RawPlanes<'_>, weights: usize) -> bool {
+    let bits = planes.raw_bits();
+    let enough = |width: u32| planes.plane(width).len() >= weights.div_ceil(8) * width as usize;
+    [4, 2, 1].into_iter().all(|width| bits & width == 0 || enough(width))
 }
 
 /// Codes of the weights of a tile from `first` on, with 1 to 4 raw bits; `lift` is added to each, which only codes of five bits

@@ -3,8 +3,6 @@
 use core::arch::x86_64::*;
 
 use super::*;
-use crate::activations::SCALED;
-use crate::scaling::RowScales;
 
 /// A block of a vector.
 #[derive(Clone, Copy)]
@@ -92,51 +90,7 @@ pub(super) fn accumulate(job: &Job<'_>, values: &[i8], scales: &[f32]) {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn all<const KIND: u8, const SCALES: u8>(job: &Job<'_>, x: (&[i8], &[f32])) {
-    if SCALES == 0 || job.panel.scales.factors.is_empty() {
-        return cut!(KIND, SCALES, job, x);
-    }
-    for (row, rows) in pieces(job.panel.rows, &[4, 1]) {
-        match rows {
-            4 => single::<KIND, 4>(job, row, x.0),
-            _ => single::<KIND, 1>(job, row, x.0),
-        }
-    }
-}
-
-/// Kinds of codes that come from memory, and how many rows ahead they are fetched: what the processor fetches by itself comes
-/// too late.
-const FETCHED: [u8; 3] = [INT4, I8, BOOK4];
-const AHEAD: usize = 8;
-
-/// Rows times one vector, where each has a factor for [`SCALED`] columns: half a block.
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn single<const KIND: u8, const R: usize>(job: &Job<'_>, row: usize, values: &[i8]) {
-    let table = table(job);
-    let mut all = load::<R, 1>(job, row, 0);
-    let RowScales { factors, pitch, .. } = job.panel.scales;
-    for b in 0..job.panel.blocks {
-        let block = job.panel.block + b;
-        // SAFETY: the vector has this block
-        let x = unsafe { _mm512_loadu_si512(values.as_ptr().add(block * BLOCK).cast()) };
-        for (r, [sum]) in all.iter_mut().enumerate() {
-            if FETCHED.contains(&KIND) {
-                // rows of packed codes follow one another; a prefetch of any address is harmless
-                let ahead =
-                    (row + r + AHEAD) * job.pitch + if KIND == INT4 { b / 2 * BLOCK } else { b * BLOCK };
-                _mm_prefetch::<_MM_HINT_T0>(job.codes.wrapping_add(ahead).cast());
-            }
-            let codes = positive::<KIND>(job.block::<KIND>(row + r, b), table);
-            let dot = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes[0], x);
-            // SAFETY: each row has two factors for this block
-            let factor = unsafe {
-                let at = factors.as_ptr().add((row + r) * pitch + block * (BLOCK / SCALED));
-                let below = _mm512_set1_ps(*at);
-                _mm512_mask_mov_ps(below, 0xff00, _mm512_set1_ps(*at.add(1)))
-            };
-            *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, *sum);
-        }
-    }
-    store(job, row, 0, &all);
+    cut!(KIND, SCALES, job, x)
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]

@@ -25,7 +25,7 @@ macro_rules! cut {
 mod float;
 mod int8;
 mod join;
-mod unite;
+mod single;
 mod wide;
 
 use core::arch::x86_64::*;
@@ -33,10 +33,11 @@ use core::arch::x86_64::*;
 use ecq_format::planes::RawPlanes;
 use rans_core::{InstructionSet, Isa};
 
-use super::Strip;
 use super::job::{BOOK, BOOK4, I5, I8, I16, INT4, Job, NIBBLE, dispatch, pieces};
-use crate::activations::{Activations, Data, SCALED, Units};
-use crate::scaling::{Groups, Numbers, Rows};
+use super::{Codes, Strip};
+use crate::activations::{Activations, Data, SCALED};
+use crate::scaling::Groups;
+use crate::single::{Lines, UnitScales};
 use crate::{BLOCK, LANE, LANES};
 
 pub(super) fn accumulate(isa: Isa, job: &Job<'_>, x: &Data) {
@@ -64,34 +65,25 @@ pub(super) fn join(
     unsafe { join::join(planes, first, nibbles, codes, lift) }
 }
 
-/// See [`super::unite`].
-pub(super) fn unite(
+/// See [`super::multiply_lines`].
+pub(super) fn multiply_lines(
     isa: Isa,
-    (scale, min, per_row): (&Numbers, Option<&Numbers>, usize),
-    rows: Rows,
-    zero: f32,
-    units: &Units,
-    factors: &mut [f32],
-    sums: &mut [f32],
+    lines: &Lines<'_>,
+    scales: Option<&UnitScales<'_>>,
+    x: &Activations,
+    table: Option<[u8; 16]>,
+    out: &mut [f32],
 ) {
     assert_eq!(isa.set(), InstructionSet::Avx512);
-    let last = rows.first + rows.count.saturating_sub(1) * rows.step;
-    let source = |numbers: &Numbers| {
-        let (source, len) = match numbers {
-            Numbers::Half(all) => (unite::Source::Half(all.as_ptr()), all.len()),
-            Numbers::Single(all) => (unite::Source::Single(all.as_ptr()), all.len()),
-        };
-        assert!((last + 1) * per_row <= len);
-        source
-    };
-    let (scale, min) = (source(scale), min.map(source));
-    assert!(per_row <= units.pitch && per_row <= units.scales.len() && per_row <= units.sums.len());
-    let each = factors.chunks_exact_mut(units.pitch).zip(sums.as_chunks_mut().0).take(rows.count);
-    for (i, (factors, sums)) in each.enumerate() {
-        let numbers = (scale, min, (rows.first + i * rows.step) * per_row, per_row);
-        // SAFETY: an `Isa` is the proof that this CPU has the instructions; all numbers are there
-        unsafe { unite::row(numbers, zero, units, factors, sums) };
-    }
+    let Data::Int8 { values, units, .. } = &x.data else { return };
+    lines.check(out.len(), scales, x);
+    let unit = lines.block * BLOCK / SCALED;
+    let (values, factors, sums) =
+        (&values[lines.block * BLOCK..], &units.scales[unit..units.pitch], &units.sums[unit..units.pitch]);
+    let (values, factors, sums) = (values.as_ptr(), factors.as_ptr(), sums.as_ptr());
+    let work = single::Work { lines, scales, table, values, factors, sums };
+    // SAFETY: an `Isa` is the proof that this CPU has the instructions
+    unsafe { single::multiply(&work, out) }
 }
 
 /// See [`super::multiply_strip`].
