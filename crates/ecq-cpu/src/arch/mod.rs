@@ -134,7 +134,8 @@ pub(crate) fn multiply_lines(
         InstructionSet::Avx512 => avx512::multiply_lines(isa, lines, scales, x, table, out),
         _ => {
             lines.check(out.len(), scales, x);
-            unreachable!("no lines for {} ({table:?})", isa.set().name())
+            let numbers = (table, lines.raw.map(|raw| raw.lift), scales.map(|scales| scales.zero));
+            unreachable!("no lines for {} ({numbers:?})", isa.set().name())
         }
     }
 }
