@@ -388,10 +388,11 @@ fn check_limit(path: &Path, what: &str, value: u64, limit: u64) -> Result<()> {
 }
 
 fn map(path: &Path) -> Result<Mapped> {
-    let file = File::open(path).map_err(Error::io(path, "open"))?;
-    if !file.metadata().map_err(Error::io(path, "open"))?.is_file() {
+    // asked before it is opened: whoever opens a pipe waits for its other end
+    if !path.metadata().map_err(Error::io(path, "open"))?.is_file() {
         return Err(Error::NotEcq { path: path.into(), why: "it is no regular file".into() });
     }
+    let file = File::open(path).map_err(Error::io(path, "open"))?;
     Mapped::new(&file).map_err(Error::io(path, "map"))
 }
 

@@ -103,6 +103,60 @@ fn fused_now(weights: &Weights, id: Id) -> Option<bool> {
 }
 
 #[test]
+fn products_that_are_ready_are_the_same_each_time() {
+    let Some(engine) = support::engine() else { return };
+    let known = known(&engine);
+    let all: u64 = known.iter().map(|k| k.bytes).sum();
+    let largest = known.iter().map(|k| k.bytes).max().unwrap();
+    for strategy in [
+        Strategy::Fused,
+        Strategy::Cached,
+        Strategy::Prefetch,
+        Strategy::Lru { bytes: all },
+        Strategy::Lru { bytes: largest },
+        Strategy::Lru { bytes: largest - 1 },
+        Strategy::Auto { bytes: all / 3 },
+    ] {
+        let mut weights = Weights::new(&engine, strategy);
+        let ids = add(&mut weights);
+        weights.settle().unwrap();
+        weights.compile(&[1, 16, 17]).unwrap();
+        let ready = |(id, known): (&Id, &Known)| {
+            let (rows, x) = (weights.matrix(*id).unwrap().rows(), support::buffer(&engine, &known.x));
+            let y = output(&engine, rows);
+            (weights.product(*id, x.slice(..), y.slice(..)).unwrap(), y)
+        };
+        let mut ready: Vec<_> = ids.iter().zip(&known).map(ready).collect();
+        for order in ORDERS {
+            let mut encoder = engine.device().create_command_encoder(&Default::default());
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for &i in order {
+                weights.multiply(&mut pass, &mut ready[i].0).unwrap();
+            }
+            drop(pass);
+            engine.queue().submit([encoder.finish()]);
+            for &i in order {
+                let y = &ready[i].1;
+                let fused = weights.memory().scratch == 0 && fused_now(&weights, ids[i]) == Some(true);
+                let expected = if fused { &known[i].fused } else { &known[i].packed };
+                let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+                let found = support::read(&engine, y);
+                assert_eq!(bits(&found), bits(expected), "matrix {i} in {order:?}, {strategy:?}");
+            }
+            // so that the next ones are no others' than theirs
+            for (_, y) in &ready {
+                let untouched = vec![support::UNTOUCHED; y.size() as usize / 4];
+                engine.queue().write_buffer(y, 0, bytemuck::cast_slice(&untouched));
+            }
+        }
+        let mut encoder = engine.device().create_command_encoder(&Default::default());
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        let fail = Weights::new(&engine, strategy).multiply(&mut pass, &mut ready[0].0);
+        assert!(matches!(fail, Err(Error::Argument { .. })), "{fail:?}");
+    }
+}
+
+#[test]
 fn all_strategies_make_the_same_products() {
     let Some(engine) = support::engine() else { return };
     let known = known(&engine);

@@ -28,11 +28,11 @@ impl Groups {
     pub fn new(scales: &Scales, rows: usize, cols: usize, planes: &[Vec<u8>]) -> Option<Self> {
         let size = scales.size()? as usize;
         let per_row = cols.div_ceil(size);
-        let (mut min, mut of_column) = (Vec::new(), Vec::new());
+        let (mut min, mut of_column) = (None, Vec::new());
         let scale = match *scales {
             Scales::None | Scales::RowColumn { .. } => return None,
             Scales::Group { min: has_min, .. } => {
-                min = if has_min { numbers(NumberFormat::F16, &planes[2..4]) } else { min };
+                min = has_min.then(|| numbers(NumberFormat::F16, &planes[2..4]));
                 numbers(NumberFormat::F16, &planes[..2])
             }
             Scales::Numbers { format, min: kind, mapped, .. } => {
@@ -40,9 +40,10 @@ impl Groups {
                 let scale = numbers(format, &planes[..bytes]);
                 match kind {
                     Min::None => {}
-                    Min::Number => min = numbers(format, &planes[bytes..2 * bytes]),
+                    Min::Number => min = Some(numbers(format, &planes[bytes..2 * bytes])),
                     Min::Zero => {
-                        min = scale.iter().zip(&planes[bytes]).map(|(s, &z)| -(s * f32::from(z))).collect();
+                        let number = |(i, &z): (usize, &u8)| -(scale.at(i) * f32::from(z));
+                        min = Some(Numbers::new(planes[bytes].iter().enumerate().map(number).collect()));
                     }
                 }
                 if let (true, [.., high, low]) = (mapped, planes) {
@@ -53,31 +54,31 @@ impl Groups {
             Scales::Nested { supers, bias, min: has_min, .. } => {
                 let shared = |number: usize| numbers(NumberFormat::F16, &planes[number..number + 2]);
                 let first = 1 + usize::from(has_min);
-                let each = |plane: &[u8], shared: &[f32], bias: i32| -> Vec<f32> {
+                let each = |plane: &[u8], shared: &Numbers, bias: i32| -> Vec<f32> {
                     let supers_per_row = per_row.div_ceil(supers as usize);
                     let number = |(g, &c): (usize, &u8)| {
                         let at = g / per_row * supers_per_row + g % per_row / supers as usize;
-                        shared[at] * (i32::from(c) + bias) as f32
+                        shared.at(at) * (i32::from(c) + bias) as f32
                     };
                     plane.iter().enumerate().map(number).collect()
                 };
                 if has_min {
-                    min = each(&planes[1], &shared(first + 2), 0).iter().map(|m| -m).collect();
+                    let all = each(&planes[1], &shared(first + 2), 0);
+                    min = Some(Numbers::new(all.iter().map(|m| -m).collect()));
                 }
-                each(&planes[0], &shared(first), bias)
+                Numbers::new(each(&planes[0], &shared(first), bias))
             }
             Scales::Lookup { supers, offset, .. } => {
                 let table = numbers(NumberFormat::F32, &planes[1..5]);
                 let shared = numbers(NumberFormat::F32, &planes[5..9]);
                 let number = |(g, &c): (usize, &u8)| {
-                    table[usize::from(c)] * shared[g / supers as usize] + offset as f32
+                    table.at(usize::from(c)) * shared.at(g / supers as usize) + offset as f32
                 };
-                planes[0].iter().enumerate().map(number).collect()
+                Numbers::new(planes[0].iter().enumerate().map(number).collect())
             }
         };
         debug_assert_eq!(scale.len(), rows * per_row);
-        let min = (!min.is_empty()).then(|| Numbers::new(min));
-        Some(Self { size, per_row, scale: Numbers::new(scale), min, of_column })
+        Some(Self { size, per_row, scale, min, of_column })
     }
 
     /// s and m of a group of a row.
@@ -112,6 +113,13 @@ impl Numbers {
             Self::Half(all.into_iter().map(|v| f16::from_f32(v).to_bits()).collect())
         } else {
             Self::Single(all)
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Half(all) => all.len(),
+            Self::Single(all) => all.len(),
         }
     }
 
@@ -167,14 +175,17 @@ fn singles(halves: &[u16], out: &mut [f32]) {
 }
 
 /// Numbers from the planes of their bytes, highest first.
-fn numbers(format: NumberFormat, planes: &[Vec<u8>]) -> Vec<f32> {
+fn numbers(format: NumberFormat, planes: &[Vec<u8>]) -> Numbers {
     let halves = |i: usize| planes[i].iter().zip(&planes[i + 1]).map(|(&h, &l)| u16::from_be_bytes([h, l]));
     match format {
-        NumberFormat::F16 => halves(0).map(|bits| from_bits(FloatFormat::F16, bits)).collect(),
-        NumberFormat::Bf16 => halves(0).map(|bits| from_bits(FloatFormat::Bf16, bits)).collect(),
+        NumberFormat::F16 => Numbers::Half(halves(0).collect()),
+        NumberFormat::Bf16 => {
+            Numbers::new(halves(0).map(|bits| from_bits(FloatFormat::Bf16, bits)).collect())
+        }
         NumberFormat::F32 => {
             let all = halves(0).zip(halves(2));
-            all.map(|(high, low)| f32::from_bits(u32::from(high) << 16 | u32::from(low))).collect()
+            let number = |(high, low)| f32::from_bits(u32::from(high) << 16 | u32::from(low));
+            Numbers::new(all.map(number).collect())
         }
     }
 }
@@ -197,6 +208,15 @@ mod tests {
 
     fn halves(values: &[f32]) -> Vec<Vec<u8>> {
         planes_of(values.iter().map(|&v| f16::from_f32(v).to_bits().to_be_bytes()))
+    }
+
+    #[test]
+    fn halves_are_the_numbers_that_they_stand_for() {
+        for bits in 0..=u16::MAX {
+            let (found, expected) = (single(bits), f16::from_bits(bits).to_f32());
+            let same = found.to_bits() == expected.to_bits() || found.is_nan() && expected.is_nan();
+            assert!(same, "{bits:#x}: {found}, not {expected}");
+        }
     }
 
     #[test]

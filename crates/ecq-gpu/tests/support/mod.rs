@@ -41,7 +41,7 @@ pub fn buffer(engine: &Engine, numbers: &[f32]) -> Buffer {
     engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
         label: None,
         contents: bytemuck::cast_slice(numbers),
-        usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC,
+        usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST,
     })
 }
 
