@@ -89,14 +89,21 @@ pub enum Profile {
 
 /// Builds the `ecq` program, and says where it is.
 pub fn ecq(profile: Profile) -> Result<PathBuf> {
-    let (name, folder) = match profile {
-        Profile::Release => ("release", "release"),
-        Profile::Dev => ("dev", "debug"),
+    let mut build = shell::cargo();
+    build.args(["build", "--quiet", "--bin", "ecq"]);
+    let folder = match profile {
+        Profile::Release => {
+            build.args(["--release", "--package", "ecq-cli"]);
+            "release"
+        }
+        // with the features of dependencies that tests have
+        Profile::Dev => {
+            build.arg("--workspace");
+            "debug"
+        }
     };
-    shell::run(shell::cargo().args(["build", "--quiet", "--profile", name, "--package", "ecq-cli"]))?;
-    let target = shell::metadata()?["target_directory"].as_str().map(PathBuf::from);
-    let path = target.context("cargo metadata names no target directory")?.join(folder);
-    Ok(path.join(format!("ecq{}", std::env::consts::EXE_SUFFIX)))
+    shell::run(&mut build)?;
+    shell::built(folder, "ecq")
 }
 
 fn json(ecq: &Path, args: &[&str]) -> Result<Value> {

@@ -61,12 +61,15 @@ enum Command {
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
 fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
     let is = |name| arguments.first().is_some_and(|what| what == name);
+    // both at once: apart they would be built with other features of what they share, and everything twice
+    let mut build = shell::cargo();
+    build.args(["build", "--quiet", "--release", "--package", "ecq-benches"]);
     if !is("gpu") {
         // the converter and models are measured as processes of their own
-        shell::run(shell::cargo().args(["build", "--quiet", "--release", "--package", "ecq-cli"]))?;
+        build.args(["--package", "ecq-cli"]);
     }
-    let mut run = shell::cargo();
-    run.args(["run", "--quiet", "--release", "--package", "ecq-benches", "--bin", "ecq-bench", "--"]);
+    shell::run(&mut build)?;
+    let mut run = shell::command(&shell::built("release", "ecq-bench")?);
     run.args(arguments);
     if is("e2e") && !arguments.iter().any(|argument| argument == "--help") {
         fixtures::fetch()?;

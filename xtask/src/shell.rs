@@ -96,6 +96,11 @@ impl Drop for Scratch {
     }
 }
 
+/// Where cargo puts a program; `folder` is that of its profile.
+pub fn built(folder: &str, program: &str) -> Result<PathBuf> {
+    Ok(target_dir(folder)?.join(format!("{program}{}", env::consts::EXE_SUFFIX)))
+}
+
 /// `cargo metadata` of the workspace, without its dependencies' dependencies.
 pub fn metadata() -> Result<serde_json::Value> {
     let text = read(cargo().args(["metadata", "--no-deps", "--format-version", "1"]))?;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::CommandFactory;
 use serde_json::Value;
 
-use crate::shell;
+use crate::{demo, shell};
 
 /// Lines that a Rust file may have.
 const MAX_LINES: usize = 600;
@@ -212,9 +212,8 @@ fn check_readme(root: &Path, broken: &mut Vec<String>) -> Result<()> {
     broken.extend(chores.iter().map(|c| format!("README.md: there is no `cargo xtask {c}`")));
     // the command's own help decides; if ecq cannot be built at all, this fails with the compiler's words
     if !subcommands.is_empty() {
-        shell::run(shell::cargo().args(["build", "--quiet", "--package", "ecq-cli"]))?;
-        let ecq = ["run", "--quiet", "--package", "ecq-cli", "--"];
-        subcommands.retain(|c| !shell::works(shell::cargo().args(ecq).args([c.as_str(), "--help"])));
+        let ecq = demo::ecq(demo::Profile::Dev)?;
+        subcommands.retain(|c| !shell::works(shell::command(&ecq).args([c.as_str(), "--help"])));
         broken.extend(subcommands.iter().map(|c| format!("README.md: there is no `ecq {c}`")));
     }
     Ok(())

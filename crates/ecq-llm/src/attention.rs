@@ -3,9 +3,13 @@
 use std::sync::{Mutex, PoisonError};
 
 use ecq_cpu::team;
+use ecq_format::Reader;
 
 use crate::config::{Config, Rotary};
+use crate::error::Result;
 use crate::math::{SIDE, mix, scores, softmax};
+use crate::names::ROPE_DIVISORS;
+use crate::weights::{self, has, vector};
 
 /// Keys and values, as f32, of each block. Of each head the values of all positions lie one after another; keys lie in groups of
 /// [`SIDE`] positions, in which each number of all of them comes before the next: they are multiplied side by side.
@@ -92,10 +96,23 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    pub fn new(config: &Config) -> Self {
+    /// Of a model. Errors: [`Error::Format`](crate::Error::Format), [`Error::Model`](crate::Error::Model).
+    pub fn load(reader: &Reader, config: &Config) -> Result<Self> {
         let (head, base) = (config.head, f64::from(config.rope_base));
-        let frequencies = (0..head / 2).map(|i| base.powf(-2.0 * i as f64 / head as f64)).collect();
-        Self { head, rotary: config.rotary, frequencies }
+        let divisors = match has(reader, ROPE_DIVISORS) {
+            true => Some(vector(reader, ROPE_DIVISORS, head / 2)?),
+            false => None,
+        };
+        if let Some(wrong) = divisors.iter().flatten().find(|divisor| !(1e-6..1e6).contains(*divisor)) {
+            let expected = "numbers from 1e-6 to 1e6, by which frequencies are divided";
+            return Err(weights::wrong(reader, ROPE_DIVISORS, expected, wrong.to_string()));
+        }
+        let frequency = |i: usize| {
+            let frequency = base.powf(-2.0 * i as f64 / head as f64);
+            let own = divisors.as_ref().map(|all| f64::from(all[i]));
+            frequency / own.or(config.rope_scaling.map(|scaling| scaling.divisor(frequency))).unwrap_or(1.0)
+        };
+        Ok(Self { head, rotary: config.rotary, frequencies: (0..head / 2).map(frequency).collect() })
     }
 
     /// Cosine and sine of each pair's angle at a position.

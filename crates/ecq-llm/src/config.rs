@@ -20,6 +20,29 @@ pub enum Rotary {
     Halves,
 }
 
+/// How Llama 3 slows rotary embedding down, for more positions than it was trained with at first: the frequencies whose waves are
+/// long beside those (`apply_scaling` in Meta's release).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RopeScaling {
+    /// How much slower the slowest are.
+    pub factor: f64,
+    /// Turns in the positions of the first training, below which a frequency is among the slowest.
+    pub low: f64,
+    /// Turns above which it stays as it is.
+    pub high: f64,
+    /// Positions of the first training.
+    pub original: f64,
+}
+
+impl RopeScaling {
+    /// What a frequency, in radians a position, is divided by.
+    pub fn divisor(&self, frequency: f64) -> f64 {
+        let turns = self.original * frequency / std::f64::consts::TAU;
+        let kept = ((turns - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        1.0 / ((1.0 - kept) / self.factor + kept)
+    }
+}
+
 /// The shape of a decoder of the Llama family.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -45,6 +68,8 @@ pub struct Config {
     pub rope_base: f32,
     /// Order of rotary embedding.
     pub rotary: Rotary,
+    /// What its frequencies are divided by, unless the file has a tensor of that.
+    pub rope_scaling: Option<RopeScaling>,
     /// Added to the mean square of a norm.
     pub epsilon: f32,
     /// Whether logits are products with the table of embeddings; `None` where it is not said: they are, if there is no other matrix.
@@ -87,6 +112,25 @@ struct Rope {
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f64>,
+    factor: Option<f64>,
+    low_freq_factor: Option<f64>,
+    high_freq_factor: Option<f64>,
+    original_max_position_embeddings: Option<f64>,
+}
+
+impl Rope {
+    /// Numbers of Llama 3, if all are there and make sense.
+    fn llama3(&self) -> Option<RopeScaling> {
+        let [factor, low, high, original] = [
+            self.factor?,
+            self.low_freq_factor?,
+            self.high_freq_factor?,
+            self.original_max_position_embeddings?,
+        ];
+        let sane = factor >= 1.0 && low > 0.0 && high > low && original >= 1.0;
+        let finite = [factor, high, original].iter().all(|n| n.is_finite());
+        (sane && finite).then_some(RopeScaling { factor, low, high, original })
+    }
 }
 
 impl Config {
@@ -195,6 +239,7 @@ fn gguf(path: &Path, values: &Values) -> Result<Config> {
         context: need("context_length")?,
         rope_base: float("rope.freq_base", 10_000.0)?,
         rotary: if architecture == "llama" { Rotary::Neighbours } else { Rotary::Halves },
+        rope_scaling: None, // a tensor says so here
         epsilon: float("attention.layer_norm_rms_epsilon", 1e-5)?,
         tied: None,
         architecture,
@@ -221,10 +266,20 @@ fn folder(path: &Path, architecture: &str, json: Json) -> Result<Config> {
     };
     let kinds =
         [("rope_scaling", &json.rope_scaling, "none"), ("rope_parameters", &json.rope_parameters, "default")];
+    let mut rope_scaling = None;
     for (entry, rope, unsaid) in kinds {
-        let kind = rope.as_ref().map(|rope| rope.rope_type.as_deref().unwrap_or(unsaid));
-        if let Some(kind) = kind.filter(|&kind| kind != "default") {
-            return Err(fail(entry, "nothing, or the rope_type default", format!("the rope_type {kind}")));
+        let Some(rope) = rope else { continue };
+        match (rope.rope_type.as_deref().unwrap_or(unsaid), rope.llama3()) {
+            ("default", _) => {}
+            ("llama3", Some(scaling)) => rope_scaling = Some(scaling),
+            ("llama3", None) => {
+                let numbers = "factor, low_freq_factor, high_freq_factor (above the low one) and original_max_position_embeddings";
+                return Err(fail(entry, numbers, "not all of them, or no such numbers".into()));
+            }
+            (kind, _) => {
+                let expected = "nothing, or the rope_type default or llama3";
+                return Err(fail(entry, expected, format!("the rope_type {kind}")));
+            }
         }
     }
     if let Some(part) = json.partial_rotary_factor.filter(|&part| part != 1.0) {
@@ -251,6 +306,7 @@ fn folder(path: &Path, architecture: &str, json: Json) -> Result<Config> {
         context: json.max_position_embeddings,
         rope_base: base.unwrap_or(10_000.0) as f32,
         rotary: Rotary::Halves,
+        rope_scaling,
         epsilon: json.rms_norm_eps,
         tied: json.tie_word_embeddings,
     })
@@ -300,6 +356,40 @@ mod tests {
             assert_eq!(folder(&changes).unwrap().rope_base, base, "{changes}");
         }
         assert_eq!(gguf(&[("rope.freq_base", Value::Float(5e5))]).unwrap().rope_base, 5e5);
+    }
+
+    #[test]
+    fn llama_3_slows_long_waves_down() {
+        let numbers = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192,
+        });
+        for entry in ["rope_scaling", "rope_parameters"] {
+            let scaling = folder(&json!({ entry: numbers })).unwrap().rope_scaling.unwrap();
+            // as Meta's release says it, by wavelengths
+            for i in 0..64 {
+                let frequency = 5e5f64.powf(-f64::from(i) / 64.0);
+                let wave = std::f64::consts::TAU / frequency;
+                let expected = if wave < 8192.0 / 4.0 {
+                    frequency
+                } else if wave > 8192.0 {
+                    frequency / 8.0
+                } else {
+                    let smooth = (8192.0 / wave - 1.0) / 3.0;
+                    (1.0 - smooth) * frequency / 8.0 + smooth * frequency
+                };
+                let found = frequency / scaling.divisor(frequency);
+                assert!((found / expected - 1.0).abs() < 1e-12, "{entry}, {i}: {found}, not {expected}");
+            }
+        }
+        for (key, value) in
+            [("factor", json!(null)), ("high_freq_factor", json!(1)), ("low_freq_factor", json!(-1))]
+        {
+            let mut numbers = numbers.clone();
+            numbers[key] = value;
+            let error = folder(&json!({ "rope_scaling": numbers })).unwrap_err().to_string();
+            assert!(error.contains("rope_scaling in config.json: expected factor"), "{error}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ const PARTS: [(&str, &str); 11] = [
     ("ffn_down", "mlp.down_proj"),
 ];
 
+/// What frequencies of rotary embedding are divided by, in GGUF files of Llama 3.1 and later.
+pub const ROPE_DIVISORS: &str = "rope_freqs.weight";
+
 /// Which names a file has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Names {

@@ -115,7 +115,7 @@ impl<'a> Network<'a> {
                 .collect::<Result<_>>()?,
             norm: vector(reader, names.norm(), width)?,
             output,
-            rope: Rope::new(config),
+            rope: Rope::load(reader, config)?,
             config: config.clone(),
             precision,
         })

@@ -8,7 +8,7 @@ use ecq_format::Reader;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::names::Names;
+use crate::names::{Names, ROPE_DIVISORS};
 
 /// Shapes by name.
 pub type Shapes<'a> = BTreeMap<&'a str, &'a [u64]>;
@@ -46,6 +46,7 @@ pub fn check(path: &Path, config: &Config, mut found: Shapes<'_>) -> Result<()> 
     if let Some(output) = names.output() {
         take(output, &[vocabulary, width], config.tied == Some(false))?;
     }
+    take(ROPE_DIVISORS, &[head / 2], false)?;
     for layer in 0..config.layers {
         let name = |part, kind: &str| format!("{}.{kind}", names.block(layer, part));
         for (part, len, needed) in [
@@ -101,6 +102,7 @@ mod tests {
             context,
             rope_base,
             rotary,
+            rope_scaling: None,
             epsilon,
             tied,
         }
@@ -134,7 +136,9 @@ mod tests {
     #[test]
     fn a_model_is_all_of_its_tensors() {
         checked(&config(), &tensors()).unwrap();
-        for more in [("output.weight", vec![10, 8]), ("blk.1.attn_q.bias", vec![8])] {
+        for more in
+            [("output.weight", vec![10, 8]), ("rope_freqs.weight", vec![1]), ("blk.1.attn_q.bias", vec![8])]
+        {
             checked(&config(), &[&tensors()[..], &[(more.0.into(), more.1)]].concat()).unwrap();
         }
         for missing in 1..tensors().len() {
@@ -153,12 +157,7 @@ mod tests {
 
     #[test]
     fn a_model_with_more_than_that_is_another() {
-        for more in [
-            "rope_freqs.weight",
-            "blk.2.attn_norm.weight",
-            "blk.0.attn_norm.bias",
-            "blk.0.ffn_gate_inp.weight",
-        ] {
+        for more in ["blk.2.attn_norm.weight", "blk.0.attn_norm.bias", "blk.0.ffn_gate_inp.weight"] {
             let error =
                 checked(&config(), &[&tensors()[..], &[(more.into(), vec![8])]].concat()).unwrap_err();
             assert!(error.to_string().contains(&format!("tensor {more}: expected only tensors")), "{error}");

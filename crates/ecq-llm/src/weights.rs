@@ -208,7 +208,8 @@ fn floats(reader: &Reader, record: &TensorRecord, bytes: &[u8]) -> Result<Vec<f3
     })
 }
 
-fn wrong(reader: &Reader, name: &str, expected: &str, got: String) -> Error {
+/// An error about a tensor.
+pub fn wrong(reader: &Reader, name: &str, expected: &str, got: String) -> Error {
     Error::Model {
         path: reader.path().into(),
         what: format!("tensor {name}"),

@@ -148,7 +148,7 @@ impl<'a> Network<'a> {
             resident: weights.memory().total() + others - passing,
             state: Mutex::new(State { weights, room: None, embedded: Vec::new() }),
             config: config.clone(),
-            rope: Rope::new(config),
+            rope: Rope::load(reader, config)?,
             path: path.into(),
             kernels: adapter.kernels.clone(),
             params,

@@ -60,6 +60,8 @@ pub fn random(count: usize, seed: u64, vector: bool) -> Vec<f32> {
 /// A model's weights by name.
 pub struct Reference<'a> {
     pub shape: Shape,
+    /// What all frequencies of rotary embedding are divided by.
+    pub slow: f64,
     pub weights: &'a HashMap<String, Vec<f32>>,
 }
 
@@ -91,7 +93,7 @@ impl Reference<'_> {
                 y.chunks_mut(head).for_each(|head| head.copy_from_slice(&self.norm(&norm, head)));
             }
             if let Some(position) = turn {
-                y.chunks_mut(head).for_each(|head| rotate(head, position));
+                y.chunks_mut(head).for_each(|head| rotate(head, position as f64 / self.slow));
             }
             y
         };
@@ -137,10 +139,10 @@ impl Reference<'_> {
 }
 
 /// Rotary embedding as Hugging Face has it: the halves of a head belong together.
-fn rotate(head: &mut [f64], position: usize) {
+fn rotate(head: &mut [f64], position: f64) {
     let half = head.len() / 2;
     for i in 0..half {
-        let angle = position as f64 * 10_000f64.powf(-(2.0 * i as f64) / head.len() as f64);
+        let angle = position * 10_000f64.powf(-(2.0 * i as f64) / head.len() as f64);
         let (a, b) = (head[i], head[i + half]);
         (head[i], head[i + half]) = (a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin());
     }
