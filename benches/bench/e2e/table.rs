@@ -45,6 +45,7 @@ pub struct Table {
     machine: String,
     commit: String,
     date: String,
+    rounds: usize,
     base_bytes: u64,
     agreements: Vec<Agreement>,
     models: Vec<Model>,
@@ -56,7 +57,7 @@ impl Table {
     pub fn new(base_bytes: u64, agreements: Vec<Agreement>) -> Self {
         let Report { machine, commit, date, .. } = Report::new();
         let (models, rows) = (Vec::new(), Vec::new());
-        Self { machine, commit, date, base_bytes, agreements, models, rows }
+        Self { machine, commit, date, rounds: 0, base_bytes, agreements, models, rows }
     }
 
     /// Adds a model.
@@ -76,6 +77,7 @@ impl Table {
 
     /// Adds what was measured of all.
     pub fn speeds(&mut self, all: &[Contestant<'_>]) -> Result<()> {
+        self.rounds = all.first().map_or(0, |one| one.runs.len());
         for one in all {
             let base = all.iter().find(|other| other.decode.is_none() && other.threads == one.threads);
             let base = base.context("llama.cpp is in every race")?;
@@ -93,7 +95,8 @@ impl Table {
 
     /// The table as text. Writing to a String cannot fail.
     pub fn text(&self) -> String {
-        let mut text = format!("{}\ncommit {}, {}\n\n", self.machine, self.commit, self.date);
+        let mut text =
+            format!("{}\ncommit {}, {}, {} rounds\n\n", self.machine, self.commit, self.date, self.rounds);
         text += "logits of Q4_1   positions  same first token      KL, nat\n";
         for Agreement { of, positions, top_1, kl } in &self.agreements {
             let part = 100.0 * top_1;

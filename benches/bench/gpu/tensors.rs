@@ -169,7 +169,7 @@ pub fn exact(tensor: &CodedTensor<'_>, x: &[f32]) -> Result<Vec<Vec<(usize, f64)
     const ROWS: usize = 48;
     let coded = tensor.coded();
     let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-    let dequantizer = Dequantizer::new(coded, &tensor.side()?);
+    let dequantizer = Dequantizer::of(tensor)?;
     let mut found = vec![Vec::new(); x.len() / cols];
     let (mut levels, mut row) = (Vec::new(), vec![0.0; cols]);
     let mut last = usize::MAX;

@@ -513,7 +513,7 @@ fn weights(
             floats(&tensor, sink)
         }
         (Tensor::Coded(tensor), to) => {
-            let dequantizer = Dequantizer::new(tensor.coded(), &tensor.side()?);
+            let dequantizer = Dequantizer::of(&tensor)?;
             let to = to.unwrap_or(Float::F32);
             let map = |rows, levels: &[i32], out: &mut (Vec<f32>, Vec<u8>)| {
                 out.0.resize(levels.len(), 0.0);

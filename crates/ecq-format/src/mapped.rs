@@ -42,13 +42,14 @@ impl Mapped {
     /// Gives the memory of all pages back, where the system lets a program do so.
     #[allow(unsafe_code)]
     pub fn give_back(&self) {
-        // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
-        // same bytes; the file stays as it is by the same promise that the map rests on.
         #[cfg(unix)]
-        let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
-        // a system that keeps the pages needs more memory at worst
-        #[cfg(unix)]
-        drop(dropped);
+        {
+            // SAFETY: the map is of a file and is never written to, so that a page that is dropped is read again with the
+            // same bytes; the file stays as it is by the same promise that the map rests on.
+            let dropped = unsafe { self.map.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            // a system that keeps the pages needs more memory at worst
+            drop(dropped);
+        }
     }
 }
 

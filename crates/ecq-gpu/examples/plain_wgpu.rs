@@ -81,7 +81,7 @@ fn on_gpu(
 
 /// The same from decoded weights.
 fn on_cpu(tensor: &CodedTensor<'_>, x: &[f32]) -> ecq_format::Result<Vec<f32>> {
-    let dequantizer = Dequantizer::new(tensor.coded(), &tensor.side()?);
+    let dequantizer = Dequantizer::of(tensor)?;
     let (mut y, mut levels) = (Vec::new(), Vec::new());
     for tile in 0..tensor.tiles() {
         tensor.levels(tile, &mut levels)?;

@@ -181,7 +181,7 @@ pub fn vector(reader: &Reader, name: &str, len: usize) -> Result<Vec<f32>> {
         Numbers::Plain(numbers) => Ok(numbers),
         Numbers::Coded(tensor) => {
             let mut out = vec![0.0; len];
-            let values = Dequantizer::new(tensor.coded(), &tensor.side()?);
+            let values = Dequantizer::of(&tensor)?;
             let (mut levels, cols) = (Vec::new(), tensor.coded().cols as usize);
             for tile in 0..tensor.tiles() {
                 let rows = tensor.rows(tile);

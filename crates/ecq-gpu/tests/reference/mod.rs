@@ -17,7 +17,7 @@ impl Weights {
     pub fn new(tensor: &CodedTensor<'_>) -> Self {
         let coded = tensor.coded();
         let (rows, cols) = (coded.rows as usize, coded.cols as usize);
-        let dequantizer = Dequantizer::new(coded, &tensor.side().unwrap());
+        let dequantizer = Dequantizer::of(tensor).unwrap();
         let mut weights = vec![0.0; rows * cols];
         let mut levels = Vec::new();
         for tile in 0..tensor.tiles() {

@@ -42,7 +42,7 @@ pub fn write(path: &Path, rows: usize, cols: usize) -> Result<(), Box<dyn Error>
 /// the terms of each, which rounding is measured by.
 pub fn products(tensor: &CodedTensor<'_>, x: &[f32]) -> ecq_format::Result<Vec<(f64, f64)>> {
     let (rows, cols) = (tensor.coded().rows as usize, tensor.coded().cols as usize);
-    let dequantizer = Dequantizer::new(tensor.coded(), &tensor.side()?);
+    let dequantizer = Dequantizer::of(tensor)?;
     let (mut weights, mut levels) = (vec![0.0; rows * cols], Vec::new());
     for tile in 0..tensor.tiles() {
         tensor.levels(tile, &mut levels)?;
