@@ -41,7 +41,8 @@ fn encode(weights: &[u8], mut sink: impl FnMut(&[u8], TileEntry)) -> (usize, Til
     let shape = [(weights.len() / 2 / COLS) as u64, COLS as u64];
     let encoder =
         Encoder::floats("bf16", &shape, Profile::Cpu, &plan, pattern, weights).expect("a valid shape");
-    let done: Result<(), std::convert::Infallible> = encoder.run(|_, bytes, entry| {
+    let done: Result<(), std::convert::Infallible> = encoder.run(|_, tile| {
+        let (bytes, entry) = tile.expect("the weights that were counted");
         sink(bytes, entry);
         Ok(())
     });

@@ -4,10 +4,14 @@ mod bare_metal;
 mod blocks;
 mod debian_rust;
 mod demo;
+mod faults;
 mod fixtures;
+mod fuzz;
 mod generate;
 mod golden;
 mod gpu;
+mod hostile;
+mod miri;
 mod neon;
 mod python;
 mod shell;
@@ -34,6 +38,8 @@ enum Command {
     Demo,
     /// Write the golden files of a new format version
     Golden,
+    /// Write the catalogue of hostile files
+    Hostile,
     /// Write a synthetic model of a given size, to measure with
     Synthetic(synthetic::Args),
     /// Run everything that CI runs, and stop at the first failure
@@ -52,10 +58,14 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<std::ffi::OsString>,
     },
+    /// Look for inputs that break readers and codecs, with the address sanitizer
+    Fuzz(fuzz::Args),
     /// Build the firmware of rans-core and prefix-core for bare ARM cores and run it in an emulator
     BareMetal,
     /// Build rans-core's tests for 64-bit ARM and run them in an emulator
     Neon,
+    /// Run the codecs' scalar paths under Miri, which finds undefined behaviour; a nightly toolchain has it
+    Miri,
 }
 
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
@@ -90,12 +100,15 @@ fn main() -> ExitCode {
         Command::Fixtures(args) => fixtures::run(&args),
         Command::Demo => demo::run(demo::Profile::Release),
         Command::Golden => golden::run(),
+        Command::Hostile => hostile::run(),
         Command::Synthetic(args) => synthetic::run(&args),
         Command::Test(args) => test::run(&args),
         Command::Bench { arguments } => bench(&arguments),
         Command::Ops { arguments } => ops(&arguments),
+        Command::Fuzz(args) => fuzz::run(&args),
         Command::BareMetal => test::run_alone("bare-metal"),
         Command::Neon => test::run_alone("neon"),
+        Command::Miri => test::run_alone("miri"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

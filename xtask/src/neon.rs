@@ -1,7 +1,8 @@
 //! `cargo xtask neon`: the NEON paths of rans-core and ecq-cpu, built for 64-bit ARM and tested in an emulator.
 //!
 //! rans-core's tests are those without other crates: the library's own, and the suite that compares instruction sets. So
-//! they need no cargo, only a compiler with `std` for the target. ecq-cpu's need cargo, and so rustup's target.
+//! they need no cargo, only a compiler with `std` for the target. Its guard pages and ecq-cpu's tests need cargo, and so
+//! rustup's target.
 
 use std::fs;
 use std::path::Path;
@@ -58,35 +59,31 @@ pub fn run() -> Result<Outcome> {
         run.args(["-L", LIBRARIES]).arg(folder.join(test)).arg("--quiet").env("ECQ_ISA", "neon");
         shell::run(&mut run)?;
     }
-    products()
+    with_cargo()
 }
 
-/// ecq-cpu's products. How threads share a product out does not depend on instructions, and takes the emulator a minute.
-fn products() -> Result<Outcome> {
+/// rans-core between guard pages, and ecq-cpu's products. How threads share a product out does not depend on instructions,
+/// and takes the emulator a minute.
+fn with_cargo() -> Result<Outcome> {
     if !shell::has_target(TARGET) {
-        let advice =
-            format!("ecq-cpu's tests on ARM: `rustup target add {TARGET}` installs a compiler for cargo");
+        let advice = format!(
+            "rans-core between guard pages and ecq-cpu's tests on ARM: `rustup target add {TARGET}` installs a compiler \
+             for cargo"
+        );
         return Outcome::not_run(advice);
     }
+    cargo_test("--package rans-core --test guarded -- nibbles a_byte_too_many")?;
+    cargo_test("--package ecq-cpu --test products --test floats -- --skip threads_do_not_change_a_bit")?;
+    Ok(Outcome::Done)
+}
+
+/// `cargo test` for the target, in the emulator.
+fn cargo_test(arguments: &str) -> Result<()> {
     let mut cargo = shell::cargo();
-    cargo.args([
-        "test",
-        "--package",
-        "ecq-cpu",
-        "--test",
-        "products",
-        "--test",
-        "floats",
-        "--target",
-        TARGET,
-        "--",
-        "--skip",
-        "threads_do_not_change_a_bit",
-    ]);
+    cargo.args(["test", "--target", TARGET]).args(arguments.split(' ')).env("ECQ_EMULATED", "1");
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER", LINKER);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER", format!("{EMULATOR} -L {LIBRARIES}"));
-    shell::run(&mut cargo)?;
-    Ok(Outcome::Done)
+    shell::run(&mut cargo)
 }
 
 /// A compiler with `std` for the target.

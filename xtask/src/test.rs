@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::demo::{self, Profile};
-use crate::{bare_metal, fixtures, gpu, neon, shell, tidy};
+use crate::{bare_metal, faults, fixtures, fuzz, gpu, miri, neon, shell, tidy};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -41,7 +41,7 @@ struct Step {
     run: fn() -> Result<Outcome>,
 }
 
-const STEPS: [Step; 10] = [
+const STEPS: [Step; 13] = [
     Step {
         name: "fixtures",
         about: "fetch the pinned models into the cache",
@@ -66,14 +66,29 @@ const STEPS: [Step; 10] = [
         run: neon::run,
     },
     Step {
+        name: "miri",
+        about: "tests of rans-core and prefix-core on the scalar paths, under Miri",
+        run: miri::run,
+    },
+    Step {
         name: "gpu",
         about: "ecq-gpu's kernels on drivers that compute on the CPU, with subgroups of 4, 8 and 16",
         run: gpu::run,
     },
     Step {
+        name: "fuzz",
+        about: "each target of fuzz/ on all that was found before, then some seconds of new inputs",
+        run: fuzz::short,
+    },
+    Step {
         name: "demo",
         about: "two real models through the whole pipeline, every promise checked",
         run: || done(demo::run(Profile::Dev)),
+    },
+    Step {
+        name: "faults",
+        about: "conversions killed, stopped, without disk, memory or permission, from inputs that change",
+        run: faults::run,
     },
     Step { name: "tidy", about: "rules about files, dependencies and documents", run: || done(tidy::run()) },
 ];

@@ -1,8 +1,11 @@
-//! The `ecq` command: parses arguments, calls the library, prints. Exit codes: 0 done, 1 failed, 2 wrong usage.
-#![forbid(unsafe_code)]
+//! The `ecq` command: parses arguments, calls the library, prints. Exit codes: 0 done, 1 failed, 2 wrong usage,
+//! 130 stopped by Ctrl-C or a signal that asks for it.
+#![deny(unsafe_code)] // but for the allocator
 
 mod args;
 mod doctor;
+#[cfg(unix)]
+mod memory;
 mod model;
 mod output;
 mod progress;
@@ -10,6 +13,10 @@ mod report;
 mod run;
 
 use clap::Parser;
+use ecq_convert::Progress;
+
+/// The exit code of shells for a program that Ctrl-C ended.
+const STOPPED: u8 = 130;
 
 fn main() -> std::process::ExitCode {
     let args = args::Args::parse();
@@ -21,13 +28,17 @@ fn main() -> std::process::ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    match run::run(args) {
+    if let Err(e) = ecq_format::signals::into_errors() {
+        tracing::warn!("a file that is cut short while it is being read will end the program: {e}");
+    }
+    let bar = progress::Bar::new(args.quiet);
+    match run::run(args, &bar) {
         Ok(()) => std::process::ExitCode::SUCCESS,
         // a closed pipe (`ecq inspect … | head`) is no failure
         Err(e) if broken_pipe(&e) => std::process::ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("ecq: {e:#}");
-            std::process::ExitCode::FAILURE
+            if bar.cancelled() { STOPPED.into() } else { std::process::ExitCode::FAILURE }
         }
     }
 }

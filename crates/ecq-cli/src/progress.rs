@@ -24,12 +24,12 @@ impl Bar {
         // the first Ctrl-C lets the work remove its temporary file, the second ends the process at once
         let set = ctrlc::set_handler(move || {
             if asked.swap(true, Ordering::Relaxed) {
-                std::process::exit(130);
+                std::process::exit(crate::STOPPED.into());
             }
             if nothing.load(Ordering::Relaxed) {
                 std::thread::sleep(PATIENCE);
                 eprintln!("ecq: stopped");
-                std::process::exit(1);
+                std::process::exit(crate::STOPPED.into());
             }
         });
         if let Err(e) = set {

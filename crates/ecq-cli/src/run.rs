@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::rates::rules::SQNR;
 use ecq_convert::rates::{RateControl, Rules, Sensitivities, Target};
@@ -24,22 +24,23 @@ use crate::report;
 /// Rate of the native scheme when none is asked for: what absmax int4 with groups of 32 stores, at 5 dB less error.
 const DEFAULT_BITS: f64 = 4.5;
 
-pub fn run(args: Args) -> Result<()> {
-    if let Some(threads) = args.threads {
-        rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.into())
-            .build_global()
-            .context("cannot start threads")?;
-    }
-    let bar = Bar::new(args.quiet);
+pub fn run(args: Args, bar: &Bar) -> Result<()> {
+    // here, where it is an error if the system has no more of them; 0 is as many as it has cores
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from));
+    let started = threads.build_global();
+    started.map_err(|e| {
+        anyhow!("cannot start threads: {e}; use fewer --threads, or raise the limit of memory")
+    })?;
     match args.command {
-        Command::Convert(convert) => run_convert(&convert, &bar, args.quiet),
+        Command::Convert(convert) => run_convert(&convert, bar, args.quiet),
         Command::Inspect { file, json } => {
             let inspection = inspect::inspect(&open(&file)?)?;
             if json { output::json(&inspection) } else { output::inspection(&file, &inspection) }
         }
         Command::Verify { file, against, json } => {
-            let verified = verify::verify(&open(&file)?, against.as_deref(), &bar)?;
+            let reader = open(&file)?;
+            let source = against.as_deref().map(|path| Source::open(path, &SourceLimits::default()));
+            let verified = verify::verify(&reader, source.transpose()?.as_ref(), bar)?;
             bar.finish();
             if json {
                 output::json(&verified)
@@ -53,14 +54,14 @@ pub fn run(args: Args) -> Result<()> {
                 args::Float::F16 => restore::Float::F16,
                 args::Float::Bf16 => restore::Float::BF16,
             });
-            let restored = restore::restore(&open(&file)?, &output, float, force, &bar)?;
+            let restored = restore::restore(&open(&file)?, &output, float, force, bar)?;
             bar.finish();
             if args.quiet { Ok(()) } else { output::restored(&restored) }
         }
         Command::Recode { file, output, profile, force, json } => {
             let input = open(&file)?;
             let start = Instant::now();
-            recode::recode(&input, &output, profile.into(), force, &bar)?;
+            recode::recode(&input, &output, profile.into(), force, bar)?;
             bar.finish();
             let seconds = start.elapsed().as_secs_f64();
             let inspection = inspect::inspect(&open(&output)?)?;
@@ -70,10 +71,10 @@ pub fn run(args: Args) -> Result<()> {
                 (false, false) => output::recoded(&output, input.file_size(), &inspection, seconds),
             }
         }
-        Command::Analyze(analyze) => report::run(&analyze, &bar),
-        Command::Generate(generate) => model::generate::generate(&generate, &bar, args.quiet),
-        Command::Perplexity(perplexity) => model::perplexity::perplexity(&perplexity, &bar, args.quiet),
-        Command::Bench(bench) => model::bench::bench(&bench, &bar, args.quiet),
+        Command::Analyze(analyze) => report::run(&analyze, bar),
+        Command::Generate(generate) => model::generate::generate(&generate, bar, args.quiet),
+        Command::Perplexity(perplexity) => model::perplexity::perplexity(&perplexity, bar, args.quiet),
+        Command::Bench(bench) => model::bench::bench(&bench, bar, args.quiet),
         Command::Doctor { json } => doctor::doctor(json),
     }
 }

@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ecq_format::directory::{self, Extent, Part, SourceFile};
 use ecq_format::encode::{Encoder, Profile};
 use ecq_format::plan::{Histogram, Plan};
 use ecq_format::side::Side;
-use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes};
+use ecq_format::writer::{Sealed, TensorHead, Writer, blob_bytes, check_name};
 use ecq_format::{Dtype, pattern};
 use ecq_quant::measure::Distortion;
 use ecq_quant::quantize::Quantized;
@@ -75,12 +76,14 @@ impl Options {
     }
 }
 
-/// Converts a model. Returns the length of the file written.
+/// Converts a model, which is opened with the default limits: for others, open it and use [`convert_source`]. Returns the
+/// length of the file written.
 ///
 /// Tensors that do not gain are stored as they are; `Reader` tells which. Memory holds a batch of tiles and the scales of
 /// one tensor. The output stands under its name only when it is complete.
 ///
-/// Errors: all of [`Error`] that concern sources and writing.
+/// Errors: all of [`Error`] that concern sources and writing; [`SourceError::Changed`](crate::source::SourceError::Changed)
+/// if a source did not stay as it was.
 pub fn convert(input: &Path, output: &Path, options: &Options, progress: &dyn Progress) -> Result<u64> {
     let source = Source::open(input, &SourceLimits::default())?;
     convert_source(&source, output, options, progress)
@@ -94,11 +97,20 @@ pub fn convert_source(
     progress: &dyn Progress,
 ) -> Result<u64> {
     refuse_input(source, output)?;
+    check_names(source)?;
     options.rules.check(source)?;
     check_packed(source, options)?;
     idle_rules(source, &options.rules);
     // before any work: the name may be taken
     drop(Writer::create(output, options.overwrite, 0)?);
+    let sealed = seal(source, output, options, progress);
+    // of a file that changed, any other error is a consequence, and success is none
+    source.check()?;
+    Ok(sealed?.publish()?)
+}
+
+/// The whole output, without its name.
+fn seal(source: &Source, output: &Path, options: &Options, progress: &dyn Progress) -> Result<Sealed> {
     let mut job = Job { source, output, options, progress, table: None, sums: None, measured: None };
     let Treatment::Shared(control) = &options.treatment else {
         let fixed = match options.treatment {
@@ -108,7 +120,7 @@ pub fn convert_source(
             }
             _ => Choice::Lossless,
         };
-        return Ok(job.write(&mut |_| fixed, &mut |_| ())?.publish()?);
+        return job.write(&mut |_| fixed, &mut |_| ());
     };
     control.sensitivities.check(source)?;
     let shares = Shares::measure(source, control, &options.rules, options.profile, progress)?;
@@ -120,7 +132,7 @@ pub fn convert_source(
         Target::Bits(_) => {}
     }
     let multiplier = shares.multiplier(control.target);
-    Ok(job.write(&mut |index| or_keep(shares.choice(index, multiplier)), &mut |_| ())?.publish()?)
+    job.write(&mut |index| or_keep(shares.choice(index, multiplier)), &mut |_| ())
 }
 
 /// A conversion.
@@ -151,6 +163,7 @@ impl Job<'_> {
             let quantized = quantized.map_err(quantize_error(self.source, tensor))?;
             let own = quantized.histogram();
             all = Some(all.map_or_else(|| own.clone(), |all| all.merge(own)));
+            self.source.files()[tensor.file].check()?;
             step(self.progress, 0)?;
         }
         Ok(all.and_then(|all| Plan::cheapest(&all, 0..=8)).map(|plan| (scheme, plan)))
@@ -158,7 +171,7 @@ impl Job<'_> {
 
     /// Writes files until one has its ratio of signal to noise: curves are estimates, and where weights take few values the
     /// error falls off a cliff that no curve shows. Of ratios that cannot be met the one above is taken, if there is one.
-    fn at_ratio(&mut self, shares: &Shares, db: f64) -> Result<u64> {
+    fn at_ratio(&mut self, shares: &Shares, db: f64) -> Result<Sealed> {
         let (mut low, mut high) = (f64::NEG_INFINITY, f64::INFINITY);
         let mut aim = db;
         for tries in 1.. {
@@ -176,7 +189,7 @@ impl Job<'_> {
                 if !met {
                     tracing::warn!("{reached:.2} dB instead of {db}: these weights have nothing in between");
                 }
-                return Ok(sealed.publish()?);
+                return Ok(sealed);
             }
             if reached < db {
                 low = aim
@@ -193,7 +206,7 @@ impl Job<'_> {
     }
 
     /// Writes files until one has its size.
-    fn within(&mut self, shares: &Shares, limit: u64) -> Result<u64> {
+    fn within(&mut self, shares: &Shares, limit: u64) -> Result<Sealed> {
         let path = self.source.files().first().map_or(self.output, |f| &f.path);
         // the header is counted generously; whether a size cannot be had for its sake, the first try tells
         let (rest, unsure) = (self.rest(shares)?, header_bytes(self.source));
@@ -204,7 +217,7 @@ impl Job<'_> {
                     control.borrow_mut().took(bytes)
                 })?;
             if control.borrow_mut().judge(sealed.bytes(), path)? == Verdict::Keep {
-                return Ok(sealed.publish()?);
+                return Ok(sealed);
             }
         }
     }
@@ -248,15 +261,21 @@ impl Job<'_> {
         let name = output.file_name().unwrap_or_default().to_string_lossy();
         let mut writer = Writer::create(output, options.overwrite, header_bytes(source))?;
         progress.begin(&format!("converting to {name}"), total);
+        let failed = &AtomicBool::new(false);
         let sources = std::thread::scope(|scope| {
-            // SHA-256 takes about as long as coding; it has nothing to wait for
+            // SHA-256 takes about as long as coding; it has nothing to wait for, but nobody waits for it after an error
             let known = self.sums.take();
-            let sums = scope.spawn(|| {
-                known.unwrap_or_else(|| source.files().iter().map(|f| sha256(f, progress)).collect())
+            let stop = move || failed.load(Ordering::Relaxed) || progress.cancelled();
+            let hash = move || source.files().iter().map(|f| sha256(f, stop)).collect::<Vec<_>>();
+            let thread = || std::thread::Builder::new().spawn_scoped(scope, hash);
+            let thread = known.is_none().then(thread).and_then(|started| started.ok());
+            let written = self.tensors(&mut writer, choice, took).and_then(|()| blobs(source, &mut writer));
+            failed.store(written.is_err(), Ordering::Relaxed);
+            let mut sources = written?;
+            let sums = known.unwrap_or_else(|| match thread {
+                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                None => hash(), // the system has no thread left
             });
-            self.tensors(&mut writer, choice, took)?;
-            let mut sources = blobs(source, &mut writer)?;
-            let sums = sums.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             sources.iter_mut().zip(&sums).for_each(|(file, sum)| file.sha256.clone_from(sum));
             self.sums = Some(sums);
             Ok::<_, Error>(sources)
@@ -294,6 +313,7 @@ impl Job<'_> {
             if let Role::Main(packed) = role {
                 self.members(packed, &tensor.name, coded, choice, writer, &mut plain)?;
             }
+            source.files()[tensor.file].check()?; // nobody waits for the end of what is in vain
             step(progress, 0)?;
         }
         let mut plain: Vec<_> = plain.into_iter().map(|tensor| (tensor, plain_type(tensor))).collect();
@@ -301,6 +321,7 @@ impl Job<'_> {
         for (tensor, dtype) in plain {
             writer.plain(head(tensor, &tensor.shape), dtype, source.data(tensor))?;
             source.files()[tensor.file].used(tensor.len);
+            source.files()[tensor.file].check()?;
             step(progress, tensor.len)?;
         }
         Ok(())
@@ -417,6 +438,18 @@ fn idle_rules(source: &Source, rules: &Rules) {
             names.len()
         );
     }
+}
+
+/// Names that no `.ecq` file can hold are refused before any work.
+fn check_names(source: &Source) -> Result<()> {
+    for tensor in source.tensors() {
+        check_name(&tensor.name).map_err(|why| Error::TensorName {
+            path: source.files()[tensor.file].path.clone(),
+            tensor: tensor.name.clone(),
+            why,
+        })?;
+    }
+    Ok(())
 }
 
 /// Tells which packed tensors are kept; refuses to quantize a model of which nobody knows how it is packed.
@@ -551,11 +584,11 @@ pub(crate) fn gaps(extents: impl Iterator<Item = (u64, u64)>, size: u64) -> impl
     })
 }
 
-/// SHA-256 in hexadecimal; stops early, with a worthless sum, when the work is cancelled.
-pub(crate) fn sha256(file: &source::SourceFile, progress: &dyn Progress) -> String {
+/// SHA-256 in hexadecimal; stops early, with a worthless sum, when it is to stop.
+pub(crate) fn sha256(file: &source::SourceFile, stop: impl Fn() -> bool) -> String {
     let mut hasher = Sha256::new();
     for piece in file.bytes().chunks(1 << 24) {
-        if progress.cancelled() {
+        if stop() {
             break;
         }
         hasher.update(piece);

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use ecq_format::shown;
+
 use crate::source::SourceError;
 
 /// The result of everything here.
@@ -18,7 +20,7 @@ pub enum Error {
     #[error(transparent)]
     Format(ecq_format::Error),
     /// A tensor cannot be quantized.
-    #[error("{}: tensor '{tensor}': {why}", path.display())]
+    #[error("{}: tensor '{}': {why}", path.display(), shown(tensor))]
     Quantize {
         /// The source file.
         path: PathBuf,
@@ -33,6 +35,16 @@ pub enum Error {
     /// A file of the input would be overwritten by the output.
     #[error("{}: is input and output at once; choose another output", .0.display())]
     OntoInput(PathBuf),
+    /// A tensor has a name that no `.ecq` file can hold.
+    #[error("{}: cannot store '{}': {why}", path.display(), shown(tensor))]
+    TensorName {
+        /// The source file.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// Why not.
+        why: &'static str,
+    },
     /// The source has too much that is no tensor.
     #[error("{}: {bytes} bytes belong to no tensor, at most {limit} are kept; is the file damaged?", path.display())]
     TooMuchElse {
@@ -44,7 +56,7 @@ pub enum Error {
         limit: u64,
     },
     /// A file name inside an `.ecq` file is not a plain name.
-    #[error("{}: holds a file called {name:?}, which is no plain file name or occurs twice; it is not restored", path.display())]
+    #[error("{}: holds a file called {:?}, which is no plain file name or occurs twice; it is not restored", path.display(), shown(name))]
     FileName {
         /// The `.ecq` file.
         path: PathBuf,
@@ -52,7 +64,7 @@ pub enum Error {
         name: String,
     },
     /// What the file says of a source or a tensor contradicts itself.
-    #[error("{}: '{name}': {why}; fetch or convert the file again", path.display())]
+    #[error("{}: '{}': {}; fetch or convert the file again", path.display(), shown(name), shown(why))]
     Inconsistent {
         /// The `.ecq` file.
         path: PathBuf,
@@ -62,7 +74,7 @@ pub enum Error {
         why: String,
     },
     /// A restored source does not have the checksum that it had.
-    #[error("{}: '{name}' comes back with SHA-256 {found}, it was {expected}; fetch or convert the file again", path.display())]
+    #[error("{}: '{}' comes back with SHA-256 {found}, it was {}; fetch or convert the file again", path.display(), shown(name), shown(expected))]
     Sha256 {
         /// The `.ecq` file.
         path: PathBuf,
@@ -74,7 +86,7 @@ pub enum Error {
         found: String,
     },
     /// The file and the source do not belong together.
-    #[error("{}: {why}; is this the model that {} was made from?", source_path.display(), path.display())]
+    #[error("{}: {}; is this the model that {} was made from?", source_path.display(), shown(why), path.display())]
     NotTheSource {
         /// The `.ecq` file.
         path: PathBuf,
@@ -84,7 +96,7 @@ pub enum Error {
         why: String,
     },
     /// No tensor of the source is wanted.
-    #[error("{}: none of the {tensors} tensors has a name that is asked for; the first is '{first}'", path.display())]
+    #[error("{}: none of the {tensors} tensors has a name that is asked for; the first is '{}'", path.display(), shown(first))]
     NoneWanted {
         /// The source.
         path: PathBuf,

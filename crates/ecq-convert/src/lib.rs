@@ -21,6 +21,7 @@ pub mod analyze;
 pub mod blocks;
 pub mod convert;
 mod error;
+mod file_name;
 pub mod inspect;
 mod progress;
 pub mod rates;

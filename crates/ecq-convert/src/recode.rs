@@ -57,7 +57,9 @@ pub fn recode(
         job.writer.blob(&blob.name, blob.role, &reader.blob(i)?)?;
         step(progress, 0)?;
     }
-    Ok(job.writer.finish(directory.sources.clone(), directory.lossless)?)
+    let sealed = job.writer.seal(directory.sources.clone(), directory.lossless)?;
+    reader.check()?;
+    Ok(sealed.publish()?)
 }
 
 /// A file on its way.

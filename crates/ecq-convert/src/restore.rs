@@ -1,6 +1,7 @@
 //! `.ecq` back to files: the exact source, or weights in safetensors.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::blocks::{BlockError, to_f32};
 use crate::convert::{gaps, hex};
+use crate::file_name;
 use crate::progress::step;
 use crate::source::SourceType;
 use crate::tensors::Packer;
@@ -124,10 +126,7 @@ pub fn restore(
         for &(i, blob) in &companions {
             // an index of shards would be wrong beside a single file
             if exact || !blob.name.ends_with(".safetensors.index.json") {
-                let (path, bytes) = (folder.join(&blob.name), reader.blob(i)?);
-                let bytes =
-                    if keep_config || blob.name != "config.json" { bytes } else { unquantized(bytes) };
-                std::fs::write(&path, bytes).map_err(Error::io(&path, "write"))?;
+                companion(reader, i, &folder.join(&blob.name), keep_config || blob.name != "config.json")?;
             }
         }
         if !exact {
@@ -143,6 +142,24 @@ pub fn restore(
         Ok(())
     })?;
     Ok(Restored { path: output.into(), exact: sums })
+}
+
+/// Writes a companion as it was, or a configuration that is no longer of packed weights.
+fn companion(reader: &Reader, index: usize, path: &Path, as_it_was: bool) -> Result<()> {
+    let mut file = File::create_new(path).map_err(Error::io(path, "create"))?;
+    let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path, "write"));
+    if as_it_was {
+        let mut blob = reader.unpack(index)?;
+        loop {
+            match blob.next(u64::MAX)? {
+                [] => break,
+                piece => write(piece)?,
+            }
+        }
+    } else {
+        write(&unquantized(reader.blob(index)?))?;
+    }
+    file.sync_all().map_err(Error::io(path, "write"))
 }
 
 /// Whether weights are among the tensors that mean nothing without others beside them: levels that nobody could read and
@@ -189,13 +206,8 @@ fn plain_name(reader: &Reader, record: &TensorRecord) -> String {
 fn check_names<'a>(reader: &Reader, names: impl Iterator<Item = &'a String>) -> Result<()> {
     let mut seen = HashSet::new();
     for name in names {
-        let plain = !name.is_empty()
-            && name != "."
-            && name != ".."
-            && name.len() <= 255
-            && !name.contains(|c: char| c == '/' || c == '\\' || c == ':' || c.is_control());
         // file systems that ignore case would let one name overwrite another
-        if !plain || !seen.insert(name.to_lowercase()) {
+        if !file_name::is_plain(name) || !seen.insert(name.to_lowercase()) {
             return Err(Error::FileName { path: reader.path().into(), name: name.clone() });
         }
     }
@@ -221,7 +233,9 @@ fn write_file(
         }
     }
     let mut sink = BufWriter::with_capacity(1 << 20, staging::file(path)?);
-    write(&mut sink)?;
+    let written = write(&mut sink);
+    reader.check()?; // of a file that changed, any other error is a consequence, and success is none
+    written?;
     let file = sink.into_inner().map_err(|e| Error::io(path, "write")(e.into_error()))?;
     Ok(staging::finish(file, path, overwrite)?)
 }
@@ -239,9 +253,7 @@ fn folder(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     }
     let made = staging::folder(path)?;
     fill(made.path())?;
-    std::fs::rename(made.path(), path).map_err(Error::io(path, "rename the finished folder to"))?;
-    let _ = made.keep(); // it has its name now, nothing is left to remove
-    Ok(())
+    Ok(made.finish(path)?)
 }
 
 /// Writes source file `index` byte for byte; returns its SHA-256 after checking it.
@@ -263,18 +275,20 @@ pub fn source_file(
             return Err(inconsistent(&pair[1].name, format!("overlaps '{}' in the source", pair[0].name)));
         }
     }
-    let verbatim = reader.blob(source.verbatim)?;
-    let mut rest = &verbatim[..];
+    let mut verbatim = reader.unpack(source.verbatim)?;
     let mut sink = HashingSink { sink, hasher: Sha256::new(), written: 0, path: reader.path(), source };
     let mut packers = Packers::default();
     let gaps = gaps(tensors.iter().map(|t| (t.source.offset, t.source.len)), source.size);
-    for (i, (_, len)) in gaps.enumerate() {
-        let (piece, after) = usize::try_from(len)
-            .ok()
-            .and_then(|len| rest.split_at_checked(len))
-            .ok_or_else(|| inconsistent(&source.name, "its verbatim part is too short".into()))?;
-        rest = after;
-        sink.write(piece)?;
+    for (i, (_, mut len)) in gaps.enumerate() {
+        while len > 0 {
+            let piece = verbatim.next(len)?;
+            if piece.is_empty() {
+                return Err(inconsistent(&source.name, "its verbatim part is too short".into()));
+            }
+            len -= piece.len() as u64;
+            sink.write(piece)?;
+            step(progress, 0)?;
+        }
         if let Some(tensor) = tensors.get(i) {
             let before = sink.written;
             tensor_bytes(reader, tensor, &mut packers, |bytes| {
@@ -290,7 +304,7 @@ pub fn source_file(
             }
         }
     }
-    if !rest.is_empty() {
+    if !verbatim.next(1)?.is_empty() {
         return Err(inconsistent(&source.name, "its verbatim part is too long".into()));
     }
     sink.check()
@@ -334,8 +348,8 @@ fn tensor_bytes(
         Tensor::Plain(bytes) => return sink(bytes),
         Tensor::Coded(tensor) => tensor,
         Tensor::Part(part) => {
-            let bytes = packers.part(reader, part)?;
-            let bytes = bytes.filter(|bytes| crc32fast::hash(bytes) == record.crc);
+            let bytes = packers.part(reader, part)?.filter(|(_, dtype)| *dtype == record.dtype);
+            let bytes = bytes.map(|b| b.0).filter(|bytes| crc32fast::hash(bytes) == record.crc);
             let why = || inconsistent(format!("'{}' does not hold its bytes", part.of));
             return sink(&bytes.ok_or_else(why)?);
         }
@@ -380,8 +394,8 @@ impl Packers {
         Ok(self.0.as_ref().map(|last| &last.1).ok_or_else(|| BlockError::Scheme(name.to_owned())))
     }
 
-    /// The bytes that a tensor had which is part of another; `None` if that one has no such part.
-    pub(crate) fn part(&mut self, reader: &Reader, part: &Part) -> Result<Option<Vec<u8>>> {
+    /// The bytes that a tensor had which is part of another, and their type; `None` if that one has no such part.
+    pub(crate) fn part(&mut self, reader: &Reader, part: &Part) -> Result<Option<(Vec<u8>, &'static str)>> {
         let Tensor::Coded(whole) = reader.tensor(&part.of)? else { return Ok(None) };
         Ok(self.of(&part.of, &whole)?.ok().and_then(|packer| packer.part(part.index)))
     }

@@ -229,11 +229,14 @@ impl Packer {
         }
     }
 
-    /// The bytes of a tensor that the source stores beside the levels; `None` if the scheme has no such part.
-    pub fn part(&self, index: u32) -> Option<Vec<u8>> {
+    /// The bytes of a tensor that the source stores beside the levels, and their type; `None` if the scheme has no such part.
+    pub fn part(&self, index: u32) -> Option<(Vec<u8>, &'static str)> {
         match self {
             Self::Blocks(_) => None, // a block has all of its parameters in it
-            Self::Packed(grouping, planes) => grouping.part(planes, index),
+            Self::Packed(grouping, planes) => {
+                let form = *grouping.forms().get(index as usize)?;
+                Some((grouping.part(planes, index)?, form.dtype()))
+            }
         }
     }
 

@@ -1,7 +1,6 @@
 //! Every checksum, every tile; and the source, if it is there to compare with.
 
 use std::ops::Range;
-use std::path::Path;
 
 use ecq_format::Reader;
 use ecq_format::directory::TensorRecord;
@@ -17,7 +16,7 @@ use crate::inspect::bits;
 use crate::progress::step;
 use crate::restore::{Packers, source_file, tiles};
 use crate::source::packed::Role;
-use crate::source::{Source, SourceLimits, SourceTensor};
+use crate::source::{Source, SourceTensor};
 use crate::tensors::SourceMatrix;
 use crate::{Error, Progress, Result};
 
@@ -66,10 +65,18 @@ pub struct TensorCheck {
 /// Checks every checksum and decodes every tile; a lossless file's sources are rebuilt and their SHA-256 compared.
 /// With `against`, the source is compared too: byte for byte, or weight by weight.
 ///
-/// Errors: the first damage found; [`Error::NotTheSource`] if the source is another model.
-pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) -> Result<Verification> {
+/// Errors: the first damage found; [`Error::NotTheSource`] if the source is another model; that a file did not stay as it
+/// was.
+pub fn verify(reader: &Reader, against: Option<&Source>, progress: &dyn Progress) -> Result<Verification> {
+    let verified = whole(reader, against, progress);
+    // of files that changed, any other error is a consequence, and success is none
+    reader.check()?;
+    against.map_or(Ok(()), Source::check)?;
+    verified
+}
+
+fn whole(reader: &Reader, against: Option<&Source>, progress: &dyn Progress) -> Result<Verification> {
     let directory = reader.directory();
-    let source = against.map(|path| Source::open(path, &SourceLimits::default())).transpose()?;
     let name = reader.path().file_name().unwrap_or_default().to_string_lossy();
     let passes = 1 + u64::from(directory.lossless);
     progress.begin(
@@ -77,7 +84,10 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
         passes * directory.tensors.iter().map(|t| t.source.len).sum::<u64>(),
     );
     for index in 0..directory.blobs.len() {
-        reader.blob(index)?;
+        let mut blob = reader.unpack(index)?;
+        while !blob.next(u64::MAX)?.is_empty() {
+            step(progress, 0)?;
+        }
     }
     let mut sources = Vec::new();
     if directory.lossless {
@@ -86,18 +96,12 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
             sources.push((source.name.clone(), sum));
         }
     }
-    let identical = match (&source, against) {
-        (Some(source), Some(path)) if directory.lossless => {
-            Some(same_files(reader, source, path, &sources, progress)?)
-        }
-        _ => None,
-    };
+    let identical = against.filter(|_| directory.lossless);
+    let identical = identical.map(|source| same_files(reader, source, &sources, progress)).transpose()?;
     let (mut tensors, mut packers) = (Vec::new(), Packers::default());
     for record in &directory.tensors {
-        let original = match (&source, against) {
-            (Some(source), Some(path)) => Some((source, counterpart(reader, record, source, path)?)),
-            _ => None,
-        };
+        let original = against.map(|source| Ok::<_, Error>((source, counterpart(reader, record, source)?)));
+        let original = original.transpose()?;
         tensors.push(check(reader, record, original, &mut packers)?);
         reader.used(record.source.len);
         step(progress, record.source.len)?;
@@ -110,17 +114,17 @@ pub fn verify(reader: &Reader, against: Option<&Path>, progress: &dyn Progress) 
 fn same_files(
     reader: &Reader,
     source: &Source,
-    path: &Path,
     rebuilt: &[(String, String)],
     progress: &dyn Progress,
 ) -> Result<bool> {
     for (i, file) in source.files().iter().enumerate() {
-        let found = sha256(file, progress);
+        let found = sha256(file, || progress.cancelled());
+        step(progress, 0)?;
         let expected = rebuilt.get(i).map(|(_, sum)| sum);
         if source.files().len() != rebuilt.len() || expected != Some(&found) {
             return Err(Error::NotTheSource {
                 path: reader.path().into(),
-                source_path: path.into(),
+                source_path: source.path().into(),
                 why: format!(
                     "'{}' has SHA-256 {found}, expected {}",
                     file.name,
@@ -132,13 +136,12 @@ fn same_files(
     Ok(true)
 }
 
-fn counterpart<'a>(
-    reader: &Reader,
-    record: &TensorRecord,
-    source: &'a Source,
-    path: &Path,
-) -> Result<&'a SourceTensor> {
-    let not = |why: String| Error::NotTheSource { path: reader.path().into(), source_path: path.into(), why };
+fn counterpart<'a>(reader: &Reader, record: &TensorRecord, source: &'a Source) -> Result<&'a SourceTensor> {
+    let not = |why: String| Error::NotTheSource {
+        path: reader.path().into(),
+        source_path: source.path().into(),
+        why,
+    };
     let found = source.tensors().iter().find(|t| t.name == record.name);
     let found = found.ok_or_else(|| not(format!("it has no tensor '{}'", record.name)))?;
     // coded, it has the shape of the weights
@@ -182,7 +185,7 @@ fn check(
         Tensor::Part(part) => {
             check.scheme = "part".into();
             if let Some((source, tensor)) = original {
-                check.exact = Some(packers.part(reader, part)?.is_some_and(|b| b == source.data(tensor)));
+                check.exact = Some(packers.part(reader, part)?.is_some_and(|b| b.0 == source.data(tensor)));
             }
         }
         Tensor::Coded(tensor) => {

@@ -105,7 +105,9 @@ fn every_block_format_comes_back_byte_for_byte() {
     let source = model(folder.path());
     for profile in [Profile::Cpu, Profile::Gpu] {
         let reader = converted(&source, Treatment::Lossless, profile);
-        let verified = verify(&reader, Some(&source), &Silent).unwrap();
+        let verified =
+            verify(&reader, Some(&Source::open(&source, &SourceLimits::default()).unwrap()), &Silent)
+                .unwrap();
         assert_eq!(verified.identical, Some(true));
         assert_eq!(verified.tensors.len(), BlockType::ALL.len());
         for (tensor, kind) in verified.tensors.iter().zip(BlockType::ALL) {
@@ -151,7 +153,8 @@ fn weights_of_a_model_of_other_tools_are_those_that_they_read() {
     let file = folder.path().join("model.ecq");
     convert(&source, &file, &Options::new(Treatment::Lossless), &Silent).unwrap();
     let reader = Reader::open(&file, Limits::default()).unwrap();
-    let verified = verify(&reader, Some(&source), &Silent).unwrap();
+    let verified =
+        verify(&reader, Some(&Source::open(&source, &SourceLimits::default()).unwrap()), &Silent).unwrap();
     assert_eq!(verified.identical, Some(true));
     let back = folder.path().join("back.gguf");
     restore(&reader, &back, None, false, &Silent).unwrap();
@@ -182,7 +185,10 @@ fn every_block_format_can_be_quantized_again() {
     let folder = tempfile::tempdir().unwrap();
     let source = model(folder.path());
     let reader = converted(&source, Treatment::Lossy(Scheme::ecq(2.0)), Profile::Cpu);
-    for tensor in verify(&reader, Some(&source), &Silent).unwrap().tensors {
+    for tensor in verify(&reader, Some(&Source::open(&source, &SourceLimits::default()).unwrap()), &Silent)
+        .unwrap()
+        .tensors
+    {
         let sqnr = tensor.sqnr_db;
         assert!(sqnr.is_some_and(|db| db > 6.0), "{} in {}: {sqnr:?} dB", tensor.name, tensor.scheme);
     }

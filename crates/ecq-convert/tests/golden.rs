@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use ecq_convert::restore::{Float, restore};
+use ecq_convert::source::{Source, SourceLimits};
 use ecq_convert::verify::verify;
 use ecq_convert::{Silent, inspect::inspect};
 use ecq_format::{Limits, Reader};
@@ -51,7 +52,9 @@ fn every_golden_file_verifies_and_lossless_ones_equal_their_sources() {
         // a folder gives its name to its file
         let folder = sources.join(reader.path().file_stem().unwrap());
         let source = if folder.is_dir() { folder } else { sources.join(from) };
-        let verified = verify(&reader, Some(&source), &Silent).unwrap();
+        let verified =
+            verify(&reader, Some(&Source::open(&source, &SourceLimits::default()).unwrap()), &Silent)
+                .unwrap();
         assert_eq!(
             verified.identical,
             reader.directory().lossless.then_some(true),

@@ -223,7 +223,7 @@ fn gguf_headers_that_lie_are_refused() {
     }
     let alignment = entry("general.alignment", 4, &64u32.to_le_bytes());
     let twice = gguf(&[alignment.clone(), alignment], &[], 0);
-    refused!(try_open(twice), "m.gguf", DuplicateKey { key: "general.alignment", .. });
+    refused!(try_open(twice), "m.gguf", DuplicateKey { .. });
     let wide = entry("general.alignment", 10, &64u64.to_le_bytes());
     refused!(one_entry(wide), "m.gguf", KeyType { id: 10, .. });
     let number = entry("general.architecture", 4, &1u32.to_le_bytes());
@@ -470,27 +470,73 @@ fn folders_and_indexes_that_lie_are_refused() {
     refused!(bench.open("z.safetensors.index.json"), "z.safetensors", NoModel { .. });
 }
 
+/// Each limit is met by the file, and one less is not.
 #[test]
 fn limits_are_kept() {
     let bench = sharded(&[("a", "m-1.safetensors"), ("b", "m-2.safetensors")]);
     bench.write("m.gguf", valid_gguf());
     bench.write("m.safetensors", valid_safetensors());
-    let open = |name, limits: SourceLimits| Source::open(&bench.folder.path().join(name), &limits);
-    for name in ["m.gguf", "m.safetensors", "model.safetensors.index.json"] {
-        let few = SourceLimits { max_tensors: 1, ..SourceLimits::default() };
-        refused!(open(name, few), "", CountLimit { limit: 1, .. });
-        let short = SourceLimits { max_header: 64, ..SourceLimits::default() };
-        refused!(open(name, short), "", HeaderTooLarge { limit: 64, .. });
+    let gguf_header = (valid_gguf().len() - 402) as u64 / 32 * 32;
+    let safetensors_header = (valid_safetensors().len() - 22 - 8) as u64;
+    let index =
+        fs::metadata(bench.folder.path().join("model.safetensors.index.json")).expect("it is there").len();
+    type Set = fn(&mut SourceLimits, u64);
+    let header: Set = |l, n| l.max_header = n;
+    let tensors: Set = |l, n| l.max_tensors = n as usize;
+    let name: Set = |l, n| l.max_name = n as usize;
+    let dimensions: Set = |l, n| l.max_dimensions = n as usize;
+    let values: Set = |l, n| l.max_values = n;
+    let files: Set = |l, n| l.max_files = n as usize;
+    for (file, set, exactly, words) in [
+        ("m.safetensors", header, safetensors_header, "longer than the limit of"),
+        ("model.safetensors.index.json", header, index, "longer than the limit of"),
+        ("m.gguf", tensors, 6, "6 tensors are more than the limit of 5"),
+        ("m.safetensors", tensors, 4, "4 tensors are more than the limit of 3"),
+        ("model.safetensors.index.json", tensors, 2, "2 tensors are more than the limit of 1"),
+        ("m.gguf", name, 20, "of 20 bytes is longer than the limit of 19"),
+        ("m.safetensors", name, 7, "of 7 bytes is longer than the limit of 6"),
+        ("m.gguf", dimensions, 2, "has 2 dimensions, which is more than the limit of 1"),
+        ("m.safetensors", dimensions, 2, "has 2 dimensions, which is more than the limit of 1"),
+        // eight entries; arrays of three, two, and two of one each
+        ("m.gguf", values, 17, "17 metadata values are more than the limit of 16"),
+        ("model.safetensors.index.json", files, 3, "3 files of a model are more than the limit of 2"),
+    ] {
+        let open = |limit| {
+            let mut limits = SourceLimits::default();
+            set(&mut limits, limit);
+            Source::open(&bench.folder.path().join(file), &limits)
+        };
+        open(exactly).unwrap_or_else(|error| panic!("{file}, {exactly}: {error}"));
+        let message = open(exactly - 1).expect_err(words).to_string();
+        assert!(message.contains(file) && message.contains(words), "{file}: {message}");
     }
-    for name in ["m.gguf", "m.safetensors"] {
-        let brief = SourceLimits { max_name: 3, ..SourceLimits::default() };
-        refused!(open(name, brief), name, NameTooLong { limit: 3, .. });
-    }
+    let short = SourceLimits { max_header: gguf_header - 64, ..SourceLimits::default() };
+    refused!(Source::open(&bench.folder.path().join("m.gguf"), &short), "m.gguf", HeaderTooLarge { .. });
     // Each shard keeps to the limit, both together do not.
     fs::remove_file(bench.folder.path().join("m.safetensors")).expect("it is there");
     fs::remove_file(bench.folder.path().join("model.safetensors.index.json")).expect("it is there");
     let few = SourceLimits { max_tensors: 1, ..SourceLimits::default() };
-    refused!(open("", few), "m-2.safetensors", CountLimit { count: 2, .. });
+    refused!(Source::open(bench.folder.path(), &few), "m-2.safetensors", CountLimit { count: 2, .. });
+    bench.write("config.json", "12345");
+    for (max_companion, companions) in [(5, 1), (4, 0)] {
+        let source =
+            Source::open(bench.folder.path(), &SourceLimits { max_companion, ..SourceLimits::default() });
+        let source = source.expect("what is too long is left out");
+        assert_eq!((source.companions().len(), source.left_out().len()), (companions, 2 - companions));
+    }
+}
+
+#[test]
+fn values_of_metadata_are_counted_before_they_are_read() {
+    use ecq_convert::source::gguf::values::metadata;
+    let bytes = gguf(&[entry("k", 9, &array(0, 1 << 16, &[7; 1 << 16]))], &[], 0);
+    let read = |max_values| {
+        metadata(Path::new("m.gguf"), &bytes, &SourceLimits { max_values, ..SourceLimits::default() })
+    };
+    assert_eq!(read((1 << 16) + 1).expect("enough").len(), 1);
+    LARGEST.set(0);
+    refused!(read(1 << 16), "m.gguf", CountLimit { count: 65537, .. });
+    assert!(LARGEST.get() < SMALL, "{} bytes", LARGEST.get());
 }
 
 // ---- every cut and every flip ----

@@ -117,7 +117,8 @@ fn comes_back(source: &Path, options: &Options) -> Inspection {
         let (expected, found) = (fs::read(source.join(&file)).unwrap(), fs::read(found).unwrap());
         assert!(expected == found, "{source:?}: {file:?} is another");
     }
-    let verified = verify(&reader, Some(source), &Silent).unwrap();
+    let verified =
+        verify(&reader, Some(&Source::open(source, &SourceLimits::default()).unwrap()), &Silent).unwrap();
     assert_eq!(verified.identical, Some(true));
     assert!(verified.tensors.iter().all(|t| t.exact != Some(false)), "{source:?}");
     inspect(&reader).unwrap()
@@ -195,7 +196,9 @@ fn packed_models_can_be_quantized_anew() {
             assert!(found.tensors.iter().all(|t| t.name != *part), "{name}: {part} is left");
         }
         assert!(found.tensors.iter().all(|t| !t.name.contains("quant_")), "{name}");
-        let verified = verify(&reader, Some(&fixture(name)), &Silent).unwrap();
+        let verified =
+            verify(&reader, Some(&Source::open(&fixture(name), &SourceLimits::default()).unwrap()), &Silent)
+                .unwrap();
         let layer = verified.tensors.iter().find(|t| t.name == main).unwrap();
         assert!(layer.sqnr_db.unwrap() > 17.0, "{name}: {:?} dB", layer.sqnr_db);
         let back = weights(&reader, folder.path());

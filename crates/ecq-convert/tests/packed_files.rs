@@ -59,6 +59,18 @@ impl Forged {
         }
     }
 
+    /// The type that the part should have had.
+    fn dtype(&self) -> &'static str {
+        match (self.values.scales, self.part.0) {
+            (Scales::Numbers { format: NumberFormat::F32, .. }, 0) => "F32",
+            (Scales::Numbers { format: NumberFormat::F16, .. }, 0) => "F16",
+            (Scales::Numbers { .. }, 0) | (Scales::Numbers { min: Min::Number, .. }, _) => "BF16",
+            (Scales::Numbers { .. }, _) => "I32",
+            (Scales::Lookup { .. }, 0) => "U8",
+            _ => "F32",
+        }
+    }
+
     /// The name at fault and what restoring says; of a file in order that its source has another checksum.
     fn restoring(&self) -> (String, String) {
         let folder = tempfile::tempdir().unwrap();
@@ -79,7 +91,7 @@ impl Forged {
         writer.coded(head, &encoder, &Side::new(&self.planes), |_| true).unwrap();
         let (index, bytes) = &self.part;
         let source = Extent { file: 0, offset: self.len, len: bytes.len() as u64 };
-        let head = TensorHead { name: "part", shape: &[bytes.len() as u64], dtype: "U8", source };
+        let head = TensorHead { name: "part", shape: &[bytes.len() as u64], dtype: self.dtype(), source };
         writer.part(head, Part { of: "main".into(), index: *index }, crc32fast::hash(bytes)).unwrap();
         let verbatim = writer.blob("model", Role::Verbatim, b"").unwrap();
         let (name, format, sha256) = ("model".into(), "safetensors".into(), "0".repeat(64));

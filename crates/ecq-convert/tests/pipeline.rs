@@ -4,11 +4,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use ecq_convert::Silent;
 use ecq_convert::convert::{Options, Treatment, convert};
 use ecq_convert::inspect::inspect;
 use ecq_convert::restore::{Float, restore};
+use ecq_convert::source::{Source, SourceLimits};
 use ecq_convert::verify::{Verification, verify};
-use ecq_convert::{Silent, source};
 use ecq_format::encode::Profile;
 use ecq_format::predict::Predictor;
 use ecq_format::{Limits, Reader};
@@ -99,7 +100,7 @@ impl Model {
     }
 
     fn verify(&self, reader: &Reader) -> Verification {
-        verify(reader, Some(&self.source), &Silent).unwrap()
+        verify(reader, Some(&Source::open(&self.source, &SourceLimits::default()).unwrap()), &Silent).unwrap()
     }
 
     /// The weights of a file, restored in single precision.
@@ -266,7 +267,7 @@ fn narrow_and_wide_matrices_convert() {
 #[test]
 fn a_source_opens_as_what_it_is() {
     let model = Model::new(32, 32, &gaussian(1024));
-    let opened = source::Source::open(&model.source, &source::SourceLimits::default()).unwrap();
+    let opened = Source::open(&model.source, &SourceLimits::default()).unwrap();
     assert_eq!(opened.tensors().len(), 1);
     assert_eq!(opened.tensors()[0].shape, [32, 32]);
 }
@@ -384,7 +385,10 @@ fn a_table_for_all_tensors_loses_nothing_but_bits() {
         let treatment = Treatment::Lossy(Scheme::Int8(Granularity::Tensor));
         let options = Options { global_table, overwrite: true, ..Options::new(treatment) };
         convert(&source, &output, &options, &Silent).unwrap();
-        verify(&open(&output), Some(&source), &Silent).unwrap().total.unwrap()
+        verify(&open(&output), Some(&Source::open(&source, &SourceLimits::default()).unwrap()), &Silent)
+            .unwrap()
+            .total
+            .unwrap()
     };
     let (own, global) = (total(false), total(true));
     assert_eq!((own.sqnr_db, own.max_error), (global.sqnr_db, global.max_error));

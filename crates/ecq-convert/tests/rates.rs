@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ecq_convert::convert::{Options, Treatment, convert};
 use ecq_convert::rates::{Choice, RateControl, Rules, Sensitivities, Target};
+use ecq_convert::source::{Source, SourceLimits};
 use ecq_convert::verify::{TensorCheck, verify};
 use ecq_convert::{Error, Silent};
 use ecq_format::{Limits, Reader};
@@ -68,7 +69,9 @@ impl Model {
     /// Each coded tensor by its name, and all together.
     fn checks(&self) -> (HashMap<String, TensorCheck>, TensorCheck) {
         let reader = Reader::open(&self.file(), Limits::default()).unwrap();
-        let verified = verify(&reader, Some(&self.source), &Silent).unwrap();
+        let verified =
+            verify(&reader, Some(&Source::open(&self.source, &SourceLimits::default()).unwrap()), &Silent)
+                .unwrap();
         (verified.tensors.into_iter().map(|t| (t.name.clone(), t)).collect(), verified.total.unwrap())
     }
 }

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ecq_convert::convert::{Options, Treatment, convert};
 use ecq_convert::recode::recode;
 use ecq_convert::restore::restore;
+use ecq_convert::source::{Source, SourceLimits};
 use ecq_convert::verify::verify;
 use ecq_convert::{Error, Progress, Silent};
 use ecq_format::directory::Codec;
@@ -105,7 +106,8 @@ fn check(source: &Path, options: &Options) {
         fs::read(&gpu).unwrap() == fs::read(&again).unwrap(),
         "{what}: recoding changes what need not change"
     );
-    let verified = verify(&open(&gpu), Some(source), &Silent).unwrap();
+    let verified =
+        verify(&open(&gpu), Some(&Source::open(source, &SourceLimits::default()).unwrap()), &Silent).unwrap();
     assert_eq!(verified.identical, open(&gpu).directory().lossless.then_some(true), "{what}");
 }
 

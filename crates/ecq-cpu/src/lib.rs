@@ -60,6 +60,12 @@
 
 mod activations;
 mod arch;
+#[cfg(all(test, unix, not(miri)))]
+#[path = "../../ecq-format/tests/common/mod.rs"]
+#[allow(clippy::unwrap_used)]
+mod common;
+#[cfg(all(test, unix, not(miri)))]
+mod guarded;
 mod matrix;
 pub mod memory;
 mod packed;

@@ -8,7 +8,7 @@ use rans_core::Isa;
 use crate::activations::{Activations, Precision};
 use crate::scaling::Scaling;
 use crate::spread::{Threads, Work, spread};
-use crate::tile;
+use crate::tile::{self, Stored};
 
 /// A coded tensor as a matrix of rows x columns. Its weights stay coded; its scales are decoded once.
 pub struct Matrix<'a> {
@@ -105,8 +105,9 @@ impl<'a> Matrix<'a> {
         self.scaling.check(x, y);
         let tensor = self.tensor.get();
         let height = tensor.coded().tile_rows as usize;
-        let task =
-            move |i: usize, y: &mut [&mut [f32]]| tile::multiply(self.isa, tensor, &self.scaling, i, x, y);
+        let task = move |i: usize, y: &mut [&mut [f32]]| {
+            tile::multiply(self.isa, tensor, &self.scaling, &Stored::new(tensor, i)?, x, y)
+        };
         Work { height, vectors: x.count(), y, task: Box::new(task) }
     }
 }

@@ -9,7 +9,7 @@ use ecq_format::directory::Codec;
 use ecq_format::escapes;
 use ecq_format::planes::{RawPlanes, join_i16, join_patterns};
 use ecq_format::reader::CodedTensor;
-use ecq_format::tile::TileParts;
+use ecq_format::tile::{TileEntry, TileParts};
 use ecq_quant::values::from_bytes;
 use rans_core::{Isa, nibble};
 
@@ -85,22 +85,37 @@ struct Place {
     pitch: usize,
 }
 
+/// A tile as it is stored.
+pub(crate) struct Stored<'a> {
+    pub index: usize,
+    pub bytes: &'a [u8],
+    pub entry: TileEntry,
+}
+
+impl<'a> Stored<'a> {
+    /// A tile of a tensor. Error: [`Corrupt`](ecq_format::Error::Corrupt).
+    pub fn new(tensor: &CodedTensor<'a>, index: usize) -> Result<Self> {
+        let (bytes, entry) = tensor.tile(index)?;
+        Ok(Self { index, bytes, entry })
+    }
+}
+
 /// Multiplies a tile: `y[m]` is the product of its rows and vector m.
 pub(crate) fn multiply(
     isa: Isa,
     tensor: &CodedTensor<'_>,
     scaling: &Scaling,
-    index: usize,
+    stored: &Stored<'_>,
     x: &Activations,
     y: &mut [&mut [f32]],
 ) -> Result<()> {
     if let [y] = y {
-        return by_row(isa, tensor, scaling, index, x, (y, &mut []));
+        return by_row(isa, tensor, scaling, stored, x, (y, &mut []));
     }
     let mut out = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.by_row));
     let wide = wide::takes(isa, scaling, x);
-    out.resize(if wide { 0 } else { y.len() * tensor.rows(index).len() }, 0.0);
-    let done = by_row(isa, tensor, scaling, index, x, (&mut out, y));
+    out.resize(if wide { 0 } else { y.len() * tensor.rows(stored.index).len() }, 0.0);
+    let done = by_row(isa, tensor, scaling, stored, x, (&mut out, y));
     if !wide {
         let count = y.len();
         for (m, y) in y.iter_mut().enumerate() {
@@ -116,11 +131,10 @@ fn by_row(
     isa: Isa,
     tensor: &CodedTensor<'_>,
     scaling: &Scaling,
-    index: usize,
+    &Stored { index, bytes, entry }: &Stored<'_>,
     x: &Activations,
     (out, y): (&mut [f32], &mut [&mut [f32]]),
 ) -> Result<()> {
-    let (bytes, entry) = tensor.tile(index)?;
     let (coded, rows) = (tensor.coded(), tensor.rows(index));
     let weights = rows.len() * scaling.cols;
     let run = |scratch: &mut Scratch| -> std::result::Result<(), String> {

@@ -97,7 +97,7 @@ fn any_byte_of_a_tile_with_a_fitting_checksum() {
         for at in 0..honest.range("w#index").start {
             let mut lying = honest.clone();
             lying.entry("w#tiles")[at] ^= 1 << (at % 8);
-            lying.checksum_tile(0, "w");
+            lying.checksum_tiles(0, "w");
             let file = lying.file();
             fs::write(&path, file).unwrap();
             let Ok(reader) = Reader::open(&path, Limits::default()) else { panic!("a sealed file") };
@@ -127,7 +127,7 @@ fn with_tile(forge: &mut Forge, stream: &[u8], escapes: &[u8]) {
     forge.replace("w#tiles", &tile);
     let lengths = [stream.len(), escapes.len()].map(|n| (n as u32).to_le_bytes()).concat();
     forge.entry("w#index")[..8].copy_from_slice(&lengths);
-    forge.checksum_tile(0, "w");
+    forge.checksum_tiles(0, "w");
 }
 
 /// Stream, escapes and nibbles of the one tile of a tensor without raw bits, and the frequencies of its nibbles.

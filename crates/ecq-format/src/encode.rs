@@ -16,7 +16,8 @@ use crate::tile::{ENTRY_BYTES, Frequencies, TileEncoder, TileEntry, TileInput, c
 
 /// Where levels come from.
 ///
-/// Called more than once for the same rows, from several threads, and must give the same levels each time.
+/// Called more than once for the same rows, from several threads, and should give the same levels each time: with others,
+/// a tensor may turn out not to be codable, which is an error when it is written.
 pub trait Levels: Sync {
     /// Writes the levels of whole rows, row by row, into `out`.
     fn fill(&self, rows: Range<usize>, out: &mut [i32]);
@@ -247,24 +248,26 @@ impl<'a> Encoder<'a> {
         &self.freqs
     }
 
-    /// Codes all tiles on rayon's threads and hands them to `sink` in order: the rows, the bytes, the index entry.
+    /// Codes all tiles on rayon's threads and hands them to `sink` in order: the rows, the bytes, the index entry; or why
+    /// they cannot be coded, which is so only if their weights are not the ones that were there before.
     pub fn run<E>(
         &self,
-        mut sink: impl FnMut(Range<usize>, &[u8], TileEntry) -> Result<(), E>,
+        mut sink: impl FnMut(Range<usize>, Result<(&[u8], TileEntry), &str>) -> Result<(), E>,
     ) -> Result<(), E> {
         let encoder = TileEncoder::new(&self.coded, &self.freqs, self.plan);
         let mut tiles = 0..self.coded.tiles() as usize;
-        let make = |tile: usize, made: &mut (Vec<u8>, Option<TileEntry>)| {
-            // the plan holds every level, the buffers the worst case
-            let entry =
-                with_tile(&self.coded, self.input, tile, |weights| encoder.encode(weights, &mut made.0));
-            made.1 = Some(entry.expect("a planned tile can be coded"));
+        let make = |tile: usize, made: &mut (Vec<u8>, Option<Result<TileEntry, String>>)| {
+            // the plan holds every level, the table every pair, the buffers the worst case
+            let code = |weights: TileInput<'_>| encoder.encode(weights, &mut made.0);
+            made.1 = Some(with_tile(&self.coded, self.input, tile, code));
         };
         ordered(tiles.len(), make, |(bytes, entry)| match (tiles.next(), entry) {
             (Some(tile), Some(entry)) => {
                 let rows = self.coded.tile_range(tile);
-                let len = entry.bytes(self.coded.split(), rows.len() as u64 * self.coded.cols);
-                sink(rows, &bytes[..len as usize], *entry)
+                let weights = rows.len() as u64 * self.coded.cols;
+                let len = |entry: &TileEntry| entry.bytes(self.coded.split(), weights) as usize;
+                let made = entry.as_ref().map(|entry| (&bytes[..len(entry)], *entry));
+                sink(rows, made.map_err(|why| why.as_str()))
             }
             _ => Ok(()), // there are as many tiles as there are tiles
         })
@@ -273,8 +276,9 @@ impl<'a> Encoder<'a> {
     /// Bytes that tiles, their index and the tables take in a file, all filled up to 8; found by coding all tiles.
     pub fn count_bytes(&self) -> u64 {
         let mut tiles = 0;
-        let counted: Result<(), std::convert::Infallible> = self.run(|_, tile, _| {
-            tiles += tile.len();
+        let counted: Result<(), std::convert::Infallible> = self.run(|_, tile| {
+            // what cannot be coded is found by whoever writes it
+            tiles += tile.map_or(0, |(bytes, _)| bytes.len());
             Ok(())
         });
         let Ok(()) = counted;

@@ -13,12 +13,13 @@
 //! | scales and other side data → bytes, and back | [`side`] |
 //! | all tiles of a tensor, in parallel, in order | [`encode`], [`ordered`](mod@ordered) |
 //! | tensors → file | [`writer`], under a temporary name at first: [`staging`] |
-//! | file → tensors | [`reader`] |
+//! | file → tensors | [`reader`]; files that change or cannot be read meanwhile: [`Mapped::check`], [`signals`] |
 //!
 //! [`directory`] is what the header of the file says. `docs/format.md` in the repository is the normative
 //! specification. This crate names quantization schemes and does no arithmetic with weights.
-#![deny(unsafe_code)] // but for the memory map
+#![deny(unsafe_code)] // but for the memory map, and the signals that come of it
 
+mod blob;
 pub mod directory;
 pub mod encode;
 mod error;
@@ -34,11 +35,12 @@ pub mod predict;
 pub mod reader;
 mod scales;
 pub mod side;
+pub mod signals;
 pub mod staging;
 pub mod tile;
 pub mod writer;
 
-pub use error::{Error, Result};
+pub use error::{Error, Result, shown};
 pub use mapped::Mapped;
 pub use reader::{Limits, Reader};
 pub use safetensors::Dtype;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,13 +10,11 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use serde::Deserialize;
 
+pub use crate::blob::Unpacker;
 use crate::directory::{Coded, Directory, Part, Role, TensorRecord, matrix};
 use crate::tile::{ENTRY_BYTES, Frequencies, TileDecoder, TileEntry};
 use crate::writer::{METADATA_KEY, SEAL, blob_name, check_name, entry_names};
 use crate::{Error, Mapped, Result, VERSION, side};
-
-/// Largest zstd window that is unpacked: 8 MiB, which levels below 20 do not exceed.
-const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What a caller is willing to read. The defaults suit models of any size on ordinary machines.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +23,13 @@ pub struct Limits {
     pub header: u64,
     /// Number of tensors.
     pub tensors: u64,
+    /// Bytes of the name of a tensor or blob.
+    pub name: u64,
+    /// Dimensions of a tensor.
+    pub dimensions: u64,
+    /// Weights of all tensors together. Of equal weights a file of some kilobytes can hold any number, and whoever decodes
+    /// them all takes time and room for them: set it to what the model at hand can have.
+    pub weights: u64,
     /// Unpacked bytes of one blob.
     pub blob: u64,
     /// Weights of one tile, of which one takes four bytes of memory when decoded; the format allows 2^24.
@@ -39,6 +43,9 @@ impl Default for Limits {
         Self {
             header: 100_000_000,
             tensors: 1 << 20,
+            name: 1 << 16,
+            dimensions: 64,
+            weights: 1 << 42,
             blob: 1 << 30,
             tile_weights: 1 << 24,
             side_bytes: 1 << 32,
@@ -81,31 +88,16 @@ struct VersionOnly {
 impl Reader {
     /// Opens a file: reads the header and checks it against its seal, the file and `limits`, nothing else.
     ///
-    /// The file must not be changed while it is open; what another process writes into it is seen at once, and a file
-    /// cut short under a reader ends the process with SIGBUS.
+    /// The file should not be changed while it is open: see [`Mapped::new`] and [`Self::check`].
     ///
-    /// Errors: [`Error::Io`], [`Error::NotEcq`], [`Error::Version`], [`Error::Header`], [`Error::Limit`].
+    /// Errors: [`Error::Io`], [`Error::NotEcq`], [`Error::Version`], [`Error::Header`], [`Error::Limit`],
+    /// [`Error::Changed`].
     pub fn open(path: &Path, limits: Limits) -> Result<Self> {
         let map = map(path)?;
-        let (header, entries, text) = parse(path, &map, &limits)?;
+        let directory = read_directory(path, &map, &limits);
+        check(path, &map)?; // or else its errors are those of another file
+        let (header, entries, directory) = directory?;
         let fail = |why: String| Error::Header { path: path.into(), why };
-        // the version first: another version's directory need not parse
-        let version: VersionOnly =
-            serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
-        if !(1..=VERSION).contains(&version.version) {
-            return Err(Error::Version { path: path.into(), found: version.version });
-        }
-        let seal =
-            entries.get(SEAL).filter(|e| e.range.end == map.len() && e.range.len() == 8 && e.is_bytes());
-        let seal = seal.map(|e| e.range.clone());
-        let seal = seal.ok_or_else(|| fail("the seal is missing at the end of the file".into()))?;
-        let mut expected = [0; 8];
-        expected[..4].copy_from_slice(&crc32fast::hash(&map[..header]).to_le_bytes());
-        if map[seal] != expected {
-            return Err(fail("its checksum is wrong".into()));
-        }
-        let directory: Directory =
-            serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
         let mut by_name = HashMap::new();
         for (i, tensor) in directory.tensors.iter().enumerate() {
             if by_name.insert(tensor.name.clone(), i).is_some() {
@@ -152,8 +144,20 @@ impl Reader {
         check_limit(&self.path, what, value, limit)
     }
 
-    fn corrupt(&self, name: &str, part: impl Into<String>, why: impl Into<String>) -> Error {
-        Error::Corrupt { path: self.path.clone(), name: name.into(), part: part.into(), why: why.into() }
+    /// Damage; or, where the file is not the one that was opened any more, that.
+    pub(crate) fn corrupt(&self, name: &str, part: impl Into<String>, why: impl Into<String>) -> Error {
+        let damage =
+            Error::Corrupt { path: self.path.clone(), name: name.into(), part: part.into(), why: why.into() };
+        self.check().err().unwrap_or(damage)
+    }
+
+    /// Whether the file is still what it was when it was opened, and all that was read is from there; see
+    /// [`Mapped::check`]. Damage that is found is checked so by itself; to be asked when nothing was found, before
+    /// anything is made of what was read.
+    ///
+    /// Error: [`Error::Changed`].
+    pub fn check(&self) -> Result<()> {
+        check(&self.path, &self.map)
     }
 
     fn check_directory(&self) -> Result<()> {
@@ -161,6 +165,7 @@ impl Reader {
         self.limit("the number of tensors", directory.tensors.len() as u64, self.limits.tensors)?;
         let mut known = 1; // the seal
         for (i, blob) in directory.blobs.iter().enumerate() {
+            self.limit("the name of a blob", blob.name.len() as u64, self.limits.name)?;
             self.limit(&format!("the size of blob '{}'", blob.name), blob.size, self.limits.blob)?;
             self.entry(&blob.name, &blob_name(i))?;
             known += 1;
@@ -170,8 +175,11 @@ impl Reader {
                 return Err(self.corrupt(&source.name, "directory", "its verbatim blob is missing"));
             }
         }
+        let mut weights = 0u64;
         for tensor in &directory.tensors {
             known += self.check_tensor(tensor)?;
+            weights = weights.saturating_add(tensor.coded.as_ref().map_or(0, Coded::weights));
+            self.limit("the number of weights", weights, self.limits.weights)?;
         }
         if known != self.entries.len() {
             let why = format!("{} entries, of which {known} belong to something", self.entries.len());
@@ -183,6 +191,9 @@ impl Reader {
     /// Checks a tensor's record against the rest of the header; returns the number of its entries.
     fn check_tensor(&self, tensor: &TensorRecord) -> Result<usize> {
         let wrong = |why: String| self.corrupt(&tensor.name, "directory", why);
+        self.limit("the name of a tensor", tensor.name.len() as u64, self.limits.name)?;
+        let dimensions = format!("the number of dimensions of '{}'", tensor.name);
+        self.limit(&dimensions, tensor.shape.len() as u64, self.limits.dimensions)?;
         let source = self.directory.sources.get(tensor.source.file);
         let end = tensor.source.offset.checked_add(tensor.source.len);
         if source.is_none_or(|s| end.is_none_or(|end| end > s.size)) {
@@ -261,32 +272,28 @@ impl Reader {
         Ok(&self.map[self.named(name, entry)?.range.clone()])
     }
 
-    /// Bytes of a blob, unpacked and checked. Errors: [`Error::Corrupt`]; `index` out of range is one too.
+    /// Bytes of a blob, unpacked and checked, in one piece. Errors: [`Error::Corrupt`]; `index` out of range is one too.
     pub fn blob(&self, index: usize) -> Result<Vec<u8>> {
+        let (mut blob, mut bytes) = (self.unpack(index)?, Vec::new());
+        // grows with what is really there, so a lying size allocates nothing
+        loop {
+            match blob.next(u64::MAX)? {
+                [] => return Ok(bytes),
+                piece => bytes.extend(piece),
+            }
+        }
+    }
+
+    /// The same piece by piece, in memory that does not depend on the blob's size.
+    pub fn unpack(&self, index: usize) -> Result<Unpacker<'_>> {
         let name = blob_name(index);
         let blob =
             self.directory.blobs.get(index).ok_or_else(|| self.corrupt(&name, "blob", "no such blob"))?;
         let stored = self.entry_bytes(&blob.name, &name)?;
-        let corrupt = |why: String| self.corrupt(&blob.name, "blob", why);
         if crc32fast::hash(stored) != blob.crc {
-            return Err(corrupt("its checksum is wrong".into()));
+            return Err(self.corrupt(&blob.name, "blob", "its checksum is wrong"));
         }
-        let mut bytes = Vec::new();
-        if blob.zstd {
-            // grows with what is really there, so a lying size allocates nothing
-            let mut decoder = zstd::Decoder::with_buffer(stored).map_err(|e| corrupt(e.to_string()))?;
-            decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).map_err(|e| corrupt(e.to_string()))?;
-            decoder
-                .take(blob.size.saturating_add(1))
-                .read_to_end(&mut bytes)
-                .map_err(|e| corrupt(e.to_string()))?;
-        } else {
-            bytes.extend(stored);
-        }
-        if bytes.len() as u64 != blob.size {
-            return Err(corrupt(format!("not the {} bytes that the directory says", blob.size)));
-        }
-        Ok(bytes)
+        Unpacker::new(self, blob, stored)
     }
 
     /// Bytes that a tensor occupies in the file, side data, index and filling included.
@@ -393,7 +400,37 @@ fn map(path: &Path) -> Result<Mapped> {
         return Err(Error::NotEcq { path: path.into(), why: "it is no regular file".into() });
     }
     let file = File::open(path).map_err(Error::io(path, "open"))?;
-    Mapped::new(&file).map_err(Error::io(path, "map"))
+    Mapped::new(file).map_err(Error::io(path, "map"))
+}
+
+/// Header length, ranges of all entries in the file, and the directory, whose version and seal are checked.
+fn read_directory(
+    path: &Path,
+    map: &[u8],
+    limits: &Limits,
+) -> Result<(usize, HashMap<String, Entry>, Directory)> {
+    let (header, entries, text) = parse(path, map, limits)?;
+    let fail = |why: String| Error::Header { path: path.into(), why };
+    // the version first: another version's directory need not parse
+    let version: VersionOnly = serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
+    if !(1..=VERSION).contains(&version.version) {
+        return Err(Error::Version { path: path.into(), found: version.version });
+    }
+    let seal = entries.get(SEAL).filter(|e| e.range.end == map.len() && e.range.len() == 8 && e.is_bytes());
+    let seal = seal.map(|e| e.range.clone());
+    let seal = seal.ok_or_else(|| fail("the seal is missing at the end of the file".into()))?;
+    let mut expected = [0; 8];
+    expected[..4].copy_from_slice(&crc32fast::hash(&map[..header]).to_le_bytes());
+    if map[seal] != expected {
+        return Err(fail("its checksum is wrong".into()));
+    }
+    let directory: Directory = serde_json::from_str(&text).map_err(|e| fail(format!("directory: {e}")))?;
+    Ok((header, entries, directory))
+}
+
+/// Error: [`Error::Changed`].
+fn check(path: &Path, map: &Mapped) -> Result<()> {
+    map.check().map_err(|why| Error::Changed { path: path.into(), why })
 }
 
 /// Header length, ranges of all entries in the file, and the text of the directory.

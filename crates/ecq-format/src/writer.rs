@@ -36,7 +36,7 @@ pub(crate) fn blob_name(index: usize) -> String {
 }
 
 /// Tensors may be called anything that is not empty, has no `#` and is not safetensors' own key.
-pub(crate) fn check_name(name: &str) -> std::result::Result<(), &'static str> {
+pub fn check_name(name: &str) -> std::result::Result<(), &'static str> {
     if name.is_empty() || name == "__metadata__" || name.contains('#') {
         return Err(
             "a tensor's name must not be empty, contain '#' or be '__metadata__'; rename it in the source",
@@ -167,7 +167,13 @@ impl Writer {
         let [tiles, index, tables, side_data] = entry_names(head.name);
         let start = self.at;
         let mut entries = Vec::with_capacity(ENTRY_BYTES * coded.tiles() as usize);
-        encoder.run(|rows, bytes, entry| {
+        encoder.run(|rows, tile| {
+            let (bytes, entry) = tile.map_err(|why| {
+                let why = format!(
+                    "rows {rows:?}: {why}; its weights changed while they were coded, convert it again"
+                );
+                self.unstorable(head.name, &why)
+            })?;
             entries.extend(entry.to_bytes());
             self.put(bytes)?;
             if go_on(rows) { Ok(()) } else { Err(Error::Stopped) }

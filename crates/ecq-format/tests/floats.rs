@@ -142,7 +142,7 @@ fn an_escape_that_is_no_bit_pattern() {
         // position 777 and z of 0x8000
         let escape = tiles.windows(5).position(|w| w == [0x89, 0x06, 0x80, 0x80, 0x02]).unwrap();
         tiles[escape + 4] = 0x04; // 0x10000: level 0x8000
-        forge.checksum_tile(0, "f");
+        forge.checksum_tiles(0, "f");
         place.expect(&format!("{format:?}"), &forge.file(), "corrupt", "level 32768 has no bit pattern");
     }
 }

@@ -99,7 +99,7 @@ fn streams_a_byte_too_short_or_too_long() {
                 let stream = ecq_format::planes::raw_bytes(raw_bits, 200) as usize;
                 lying.entry("n#tiles")[stream + changed as usize] = 0;
             }
-            lying.checksum_tile(0, "n");
+            lying.checksum_tiles(0, "n");
             place.expect(&format!("{change:+}"), &lying.file(), "corrupt", words);
             tested[usize::from(change > 0)] = true;
         }
@@ -116,7 +116,7 @@ fn states_that_no_encoder_makes() {
         for state in [0u16, 1, 0xff] {
             let mut lying = honest.clone();
             lying.entry("n#tiles")[stream + 2 * lane..][..2].copy_from_slice(&state.to_le_bytes());
-            lying.checksum_tile(0, "n");
+            lying.checksum_tiles(0, "n");
             let words = format!("lane {lane} starts below the state bound");
             place.expect("nibble state", &lying.file(), "corrupt", &words);
         }
@@ -130,7 +130,7 @@ fn states_that_no_encoder_makes() {
     ] {
         let mut lying = honest.clone();
         lying.entry("b#tiles")[4 * lane..][..4].copy_from_slice(&state.to_le_bytes());
-        lying.checksum_tile(1, "b");
+        lying.checksum_tiles(1, "b");
         place.expect("pair state", &lying.file(), "corrupt", words);
     }
 }
@@ -151,7 +151,7 @@ fn escapes_that_lie() {
         let mut lying = honest.clone();
         let from = stream_and_escapes(&mut lying).1;
         lying.entry("n#tiles")[from..from + 6].copy_from_slice(bytes);
-        lying.checksum_tile(0, "n");
+        lying.checksum_tiles(0, "n");
         place.expect(&format!("{bytes:02x?}"), &lying.file(), "corrupt", words);
     }
     let mut short = honest.clone();
@@ -284,7 +284,7 @@ fn what_the_reader_refuses() {
     });
     try_lie("filling in a tile", &|f| {
         f.entry("n#tiles")[RAW] = 1;
-        f.checksum_tile(0, "n");
+        f.checksum_tiles(0, "n");
     });
     try_lie("an unknown field in the scales", &|f| {
         let scales = json!({"group": {"size": 32, "min": false, "more": 1}});

@@ -411,3 +411,47 @@ fn the_second_reader_notices_damage() {
         assert!(!python(&[&path]).status.success(), "byte {at}");
     }
 }
+
+/// Imports the reader, and says of each file whether it refuses it: by its own word, or with any exception.
+const REFUSES: &str = "
+import contextlib, io, sys
+sys.path.insert(0, sys.argv[1])
+import reader
+for path in sys.stdin.read().splitlines():
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            reader.main(path)
+            said = 'taken'
+        except SystemExit as end:
+            said = end.code
+        except Exception as problem:
+            said = repr(problem)
+    print(str(said).splitlines()[0][:200])
+";
+
+/// What can be noticed without unpacking blobs and putting sources together, which the second reader does not.
+#[test]
+fn the_second_reader_refuses_the_hostile_catalogue() {
+    let fixtures = Path::new(READER).parent().unwrap();
+    let catalogue = std::fs::read_to_string(fixtures.join("hostile/catalogue.tsv")).unwrap();
+    let lines = catalogue.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+    let cases: Vec<&str> = lines
+        .filter(|c| c[0].starts_with("ecq/") && ["header", "data"].contains(&c[2]))
+        .map(|c| c[0])
+        .collect();
+    assert!(cases.len() > 300, "{} cases", cases.len());
+    let paths = cases.iter().map(|case| format!("{}\n", fixtures.join("hostile").join(case).display()));
+    let list = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(list.path(), paths.collect::<String>()).unwrap();
+    let output = Command::new("python3")
+        .args(["-B", "-c", REFUSES])
+        .arg(fixtures)
+        .stdin(list.reopen().unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().count(), cases.len());
+    let taken: Vec<_> = cases.iter().zip(text.lines()).filter(|(_, said)| *said == "taken").collect();
+    assert_eq!(taken, [], "{} of {} files are taken", taken.len(), cases.len());
+}

@@ -69,7 +69,7 @@ fn bytes_of_a_tile_with_a_fitting_checksum() {
         for at in (0..end).step_by(end.div_ceil(50)) {
             let mut lying = honest.clone();
             lying.entry("w#tiles")[at] ^= 1 << (at % 8);
-            lying.checksum_tile(0, "w");
+            lying.checksum_tiles(0, "w");
             match taken(&engine, &lying.file(), &format!("byte {at} of {case:?}")) {
                 true => sound += 1,
                 false => refused += 1,

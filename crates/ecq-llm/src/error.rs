@@ -2,8 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Most letters of a text in a message.
-const MOST_SHOWN: usize = 400;
+use ecq_format::shown;
 
 /// An error of this crate.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +85,6 @@ impl Error {
         let Self::Gpu { source, .. } = self else { return matches!(self, Self::Argument { .. }) };
         matches!(**source, ecq_gpu::Error::OutOfMemory { .. } | ecq_gpu::Error::Limit { .. })
     }
-}
-
-/// What files say may be long, and hold what moves a terminal's cursor.
-fn shown(text: &str) -> String {
-    let text = text.trim();
-    let clean =
-        text.chars().take(MOST_SHOWN).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c });
-    let more = if text.chars().nth(MOST_SHOWN).is_some() { "…" } else { "" };
-    clean.chain(more.chars()).collect()
 }
 
 /// The result of this crate's functions.

@@ -40,6 +40,7 @@ mod weights;
 pub use cache::Cache;
 pub use choice::{Choice, Sizes};
 pub use config::Config;
+pub use description::Description;
 pub use ecq_cpu::Precision;
 pub use error::{Error, Result};
 pub use file::ModelFile;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::Reader;
+use memmap2::MmapMut;
 use self_cell::self_cell;
 
 use crate::attention;
@@ -92,8 +93,9 @@ impl Model {
     pub fn cache(&self, positions: usize) -> Result<Cache> {
         check_context(&self.config, positions)?;
         let bytes = attention::Cache::memory(&self.config, positions);
-        let room = usize::try_from(bytes).map(|bytes| Vec::<u8>::new().try_reserve_exact(bytes));
-        if self.choice.device == Device::Cpu && !matches!(room, Ok(Ok(()))) {
+        // asked of the system, not of the allocator, which a program may have end it
+        let room = usize::try_from(bytes).is_ok_and(|bytes| MmapMut::map_anon(bytes).is_ok());
+        if self.choice.device == Device::Cpu && !room {
             return Err(Error::Argument {
                 what: "the context",
                 expected: "one for which there is memory".into(),
@@ -108,7 +110,7 @@ impl Model {
     /// Errors: [`Error::Argument`] for tokens that the vocabulary does not have, or no room in the cache; [`Error::Format`].
     pub fn logits(&self, tokens: &[u32], cache: &mut Cache, mut each: impl FnMut(&[f32])) -> Result<()> {
         self.check(tokens, cache)?;
-        self.decoder().run(tokens, &mut cache.memory, true, &|| false, &mut each)
+        self.run(tokens, cache, true, &|| false, &mut each)
     }
 
     /// Passes tokens through and returns the logits behind the last one; empty if `stop` said so. Errors as [`Self::logits`],
@@ -123,8 +125,22 @@ impl Model {
         }
         self.check(tokens, cache)?;
         let mut logits = Vec::new();
-        self.decoder().run(tokens, &mut cache.memory, false, stop, &mut |found| logits = found.to_vec())?;
+        self.run(tokens, cache, false, stop, &mut |found| logits = found.to_vec())?;
         Ok(logits)
+    }
+
+    /// The decoder's, and whether the file that it reads from is still the same.
+    fn run(
+        &self,
+        tokens: &[u32],
+        cache: &mut Cache,
+        all: bool,
+        stop: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(&[f32]),
+    ) -> Result<()> {
+        let done = self.decoder().run(tokens, &mut cache.memory, all, stop, each);
+        self.loaded.borrow_owner().check()?; // of another file, any other error is a consequence, and success is none
+        done
     }
 
     /// Tokens that follow a prompt, until the model ends the text or the cache is full. Errors as [`Self::next`], and

@@ -1,5 +1,6 @@
 //! Models that are no `.ecq` file yet: converted without loss on first use, into a folder of the user's caches.
 
+use std::error::Error as _;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -10,6 +11,7 @@ use ecq_convert::Progress;
 use ecq_convert::convert::{Options, Treatment, convert_source};
 use ecq_convert::source::packed::Role;
 use ecq_convert::source::{Source, SourceLimits};
+use ecq_format::staging;
 use etcetera::BaseStrategy;
 use sha2::{Digest, Sha256};
 
@@ -67,6 +69,8 @@ pub fn folder() -> Result<PathBuf> {
 pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<Converted> {
     let source = Source::open(path, &SourceLimits::default()).map_err(ecq_convert::Error::from)?;
     let to = folder.join(name(path, &source)?);
+    // of runs that were killed: theirs may be names that nobody asks for again
+    staging::clear(folder, None);
     if to.is_file() {
         return Ok(Converted { path: to, fresh: false });
     }
@@ -83,7 +87,8 @@ pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<
             Ok(Converted { path, fresh: false })
         }
         Err(ecq_convert::Error::Format(error @ ecq_format::Error::Io { .. })) => {
-            Err(Error::Cache { path: folder.into(), why: error.to_string() })
+            let why = error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
+            Err(Error::Cache { path: folder.into(), why })
         }
         Err(error) => Err(error.into()),
     }

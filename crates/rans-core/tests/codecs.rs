@@ -99,11 +99,16 @@ fn skewed(alphabet: u16, longest: usize) -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+/// Under Miri, which is a thousand times slower, one short case of each.
+const CASES: u32 = if cfg!(miri) { 1 } else { 300 };
+/// Most symbols are divided by this.
+const SHORTER: usize = if cfg!(miri) { 10 } else { 1 };
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig::with_cases(CASES))]
 
     #[test]
-    fn nibble_equals_the_oracle(symbols in skewed(16, 6000), groups in 1..=16usize, more in 0..200usize) {
+    fn nibble_equals_the_oracle(symbols in skewed(16, 6000 / SHORTER), groups in 1..=16usize, more in 0..200usize) {
         prop_assume!(!symbols.is_empty());
         let lanes = 64 * groups;
         let strip = symbols.len().div_ceil(groups) + more;
@@ -123,7 +128,7 @@ proptest! {
     }
 
     #[test]
-    fn byte_equals_the_oracle(symbols in skewed(256, 4000), width in 0..32usize, narrow in 1..6usize) {
+    fn byte_equals_the_oracle(symbols in skewed(256, 4000 / SHORTER), width in 0..32usize, narrow in 1..6usize) {
         let narrow = if width * narrow <= symbols.len() { narrow } else { 0 };
         let full = (symbols.len() - narrow * width) / 32;
         let symbols = &symbols[..full * 32 + narrow * width];
@@ -141,7 +146,7 @@ proptest! {
     }
 
     #[test]
-    fn runs_with_contexts_come_back(symbols in skewed(256, 3000), contexts in skewed(5, 3000), payload: [u16; 32]) {
+    fn runs_with_contexts_come_back(symbols in skewed(256, 3000 / SHORTER), contexts in skewed(5, 3000 / SHORTER), payload: [u16; 32]) {
         let n = symbols.len().min(contexts.len());
         let (symbols, contexts) = (&symbols[..n], &contexts[..n]);
         let freqs: Vec<_> = (0..5u8)
@@ -169,7 +174,7 @@ proptest! {
 
     #[test]
     fn any_bytes_decode_or_are_an_error(
-        bytes in prop::collection::vec(any::<u8>(), 0..3000), seen in skewed(16, 200), n in 0..2000usize
+        bytes in prop::collection::vec(any::<u8>(), 0..3000 / SHORTER), seen in skewed(16, 200), n in 0..2000 / SHORTER
     ) {
         prop_assume!(!seen.is_empty());
         let freqs = nibble::Frequencies::from_counts(&counts(&seen)).unwrap();
@@ -188,6 +193,7 @@ fn sample(n: usize) -> Vec<u8> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn damaged_nibble_streams_are_named_errors() {
     let symbols = sample(5000);
     let freqs = nibble::Frequencies::from_counts(&counts(&symbols)).unwrap();
@@ -223,6 +229,7 @@ fn damaged_nibble_streams_are_named_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn damaged_byte_streams_are_named_errors() {
     let symbols = sample(3001);
     let freqs = byte::Frequencies::from_counts(&counts(&symbols)).unwrap();
@@ -247,6 +254,7 @@ fn damaged_byte_streams_are_named_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn short_buffers_and_unknown_symbols_are_named_errors() {
     let symbols = sample(1000);
     let freqs = nibble::Frequencies::from_counts(&counts(&symbols)).unwrap();
@@ -292,6 +300,7 @@ fn impossible_layouts_are_named_errors() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "takes hours")]
 fn rates_are_those_of_the_method() {
     // absmax int4 of a Gaussian: the loss of 8-bit spread slots and of 12 bits against the entropy
     let mut x = 88172645463325252u64;

@@ -60,7 +60,9 @@ pub fn run(args: &args::Analyze, bar: &Bar) -> Result<()> {
     }
     let (only, except) = (set(&args.only)?, set(&args.except)?);
     let wanted = |name: &str| (args.only.is_empty() || only.is_match(name)) && !except.is_match(name);
-    let analysis = analyze(&source, input, &wanted, bar).map_err(|e| match e {
+    let analysis = analyze(&source, input, &wanted, bar);
+    source.check()?; // of a file that changed, any other error is a consequence, and success is none
+    let analysis = analysis.map_err(|e| match e {
         Error::Quantize { .. } => anyhow::Error::from(e).context("--except NAME leaves a tensor out"),
         other => other.into(),
     })?;

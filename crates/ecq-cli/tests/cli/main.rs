@@ -4,6 +4,7 @@
 mod analyze;
 mod convert;
 mod edges;
+mod faults;
 mod interrupt;
 mod model;
 mod recode;

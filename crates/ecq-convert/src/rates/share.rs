@@ -62,7 +62,7 @@ pub struct Shares {
 impl Shares {
     /// Measures all tensors that no rule names.
     ///
-    /// Errors: [`Error::Quantize`], [`Error::Cancelled`].
+    /// Errors: [`Error::Quantize`], [`Error::Source`], [`Error::Cancelled`].
     pub fn measure(
         source: &Source,
         control: &RateControl,
@@ -86,6 +86,7 @@ impl Shares {
                 let factor = if power > 0.0 { sensitivity / power } else { 0.0 };
                 let lossless = lossless_bits(&matrix);
                 candidates.push(Candidate { tensor: index, curve, factor, lossless });
+                source.files()[tensor.file].check()?;
             }
             step(progress, 0)?;
         }

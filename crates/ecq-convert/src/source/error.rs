@@ -14,6 +14,10 @@ pub enum SourceError {
     NotFound { path: PathBuf },
     #[error("{path}: cannot be read; check the permissions and the disk")]
     Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{path}: there is no room to map it into memory; raise the limit of the process (ulimit -v)")]
+    NoRoom { path: PathBuf, source: std::io::Error },
+    #[error("{path}: {why}, then try again")]
+    Changed { path: PathBuf, why: &'static str },
     #[error("{path}: is not a regular file; give a model file or a folder")]
     NotAFile { path: PathBuf },
     #[error("{path}: the file is empty; download it again")]
@@ -76,12 +80,12 @@ pub enum SourceError {
     #[error("{path}: metadata key {key:?} has value type {id}, expected {expected}; the file is damaged")]
     KeyType { path: PathBuf, key: &'static str, id: u32, expected: &'static str },
     #[error("{path}: metadata key {key:?} is given twice; the file is damaged")]
-    DuplicateKey { path: PathBuf, key: &'static str },
+    DuplicateKey { path: PathBuf, key: String },
     #[error("{path}: alignment {value} is not a power of two from 1 to {limit}; the file is damaged")]
     Alignment { path: PathBuf, value: u64, limit: u64 },
     #[error(
-        "{path}: tensor {tensor:?} has {count} dimensions, expected at most {limit}; \
-             the file is damaged"
+        "{path}: tensor {tensor:?} has {count} dimensions, which is more than the limit of {limit}; \
+             the file is damaged, or raise the limit if you trust it"
     )]
     Dimensions { path: PathBuf, tensor: String, count: u64, limit: u64 },
     #[error("{path}: tensor {tensor:?}: its shape or offset overflows 64 bits; the file is damaged")]

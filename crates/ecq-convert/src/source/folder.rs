@@ -8,14 +8,13 @@ use serde::Deserialize;
 
 use super::error::clip;
 use super::{Companion, SourceError, SourceFile, SourceLimits, check_tensor_count, io_error, map_file};
+use crate::file_name::is_plain;
 
 /// How the name of a shard index ends.
 pub(super) const INDEX_SUFFIX: &str = ".safetensors.index.json";
 const DEFAULT_INDEX: &str = "model.safetensors.index.json";
 const WEIGHTS_SUFFIX: &str = ".safetensors";
 const COMPANION_EXTENSIONS: [&str; 4] = ["json", "txt", "model", "jinja"];
-/// Tokenizers reach some tens of megabytes; anything longer is data, not description.
-const MAX_COMPANION: u64 = 256 << 20;
 
 /// What to open, before any of it has been opened.
 pub(super) struct Plan {
@@ -29,7 +28,7 @@ pub(super) struct Plan {
 
 /// Sorts the contents of a folder into weights, companions and the rest.
 pub(super) fn scan(folder: &Path, limits: &SourceLimits) -> Result<Plan, SourceError> {
-    let listing = list(folder)?;
+    let listing = list(folder, limits)?;
     let indexes: Vec<&str> = listing.companions.iter().map(String::as_str).filter(|n| is_index(n)).collect();
     let index = match indexes[..] {
         [] => None,
@@ -79,7 +78,7 @@ struct Listing {
     rest: Vec<String>,
 }
 
-fn list(folder: &Path) -> Result<Listing, SourceError> {
+fn list(folder: &Path, limits: &SourceLimits) -> Result<Listing, SourceError> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(folder).map_err(|source| io_error(folder, source))? {
         let entry = entry.map_err(|source| io_error(folder, source))?;
@@ -97,7 +96,7 @@ fn list(folder: &Path) -> Result<Listing, SourceError> {
         } else if regular
             && !hidden
             && COMPANION_EXTENSIONS.contains(&extension)
-            && about.is_some_and(|about| about.len() <= MAX_COMPANION)
+            && about.is_some_and(|about| about.len() <= limits.max_companion)
         {
             listing.companions.push(name);
         } else {
@@ -111,11 +110,6 @@ fn list(folder: &Path) -> Result<Listing, SourceError> {
 
 fn is_index(name: &str) -> bool {
     name.ends_with(INDEX_SUFFIX)
-}
-
-/// Whether a name stands for a file in the folder itself, on every system the model may be restored on.
-fn is_plain(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.chars().any(|c| matches!(c, '/' | '\\' | ':') || c.is_control())
 }
 
 /// A shard index: which file holds which tensor.
@@ -183,19 +177,6 @@ impl Index {
                 tensor: clip(tensor),
                 file: clip(file),
             }),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn plain_names_stay_in_the_folder() {
-        assert!(is_plain("model-00001-of-00002.safetensors"));
-        for name in ["", ".", "..", "../m", "/m", "a/b", "a\\b", "c:m", "a\0b", "a\nb"] {
-            assert!(!is_plain(name), "{name:?}");
         }
     }
 }

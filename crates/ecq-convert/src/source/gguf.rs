@@ -9,7 +9,9 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::error::clip;
-use super::{SourceError, SourceLimits, SourceTensor, SourceType, check_name, check_tensor_count};
+use super::{
+    SourceError, SourceLimits, SourceTensor, SourceType, check_count, check_name, check_tensor_count,
+};
 
 /// First bytes of every GGUF file.
 pub(super) const MAGIC: &[u8] = b"GGUF";
@@ -18,7 +20,7 @@ const DEFAULT_ALIGNMENT: u64 = 32;
 /// Real files use 32; a page is plausible, more than this is damage.
 const MAX_ALIGNMENT: u64 = 1 << 20;
 /// ggml has at most 4.
-const MAX_DIMENSIONS: u32 = 8;
+const MAX_DIMENSIONS: u64 = 8;
 /// Current tools write no nested arrays at all.
 const MAX_ARRAY_DEPTH: usize = 4;
 
@@ -80,7 +82,7 @@ pub(super) struct Model {
 
 /// Reads and checks the header; tensors come out sorted by offset.
 pub(super) fn parse(path: &Path, bytes: &[u8], limits: &SourceLimits) -> Result<Model, SourceError> {
-    let mut cursor = Cursor { path, bytes, at: 0, limits };
+    let mut cursor = Cursor::new(path, bytes, limits);
     cursor.take(MAGIC.len() as u64, "the magic")?;
     check_version(path, cursor.u32("the version")?)?;
     let tensor_count = cursor.u64("the tensor count")?;
@@ -148,9 +150,21 @@ struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     limits: &'a SourceLimits,
+    /// Metadata values so far.
+    values: u64,
 }
 
 impl<'a> Cursor<'a> {
+    fn new(path: &'a Path, bytes: &'a [u8], limits: &'a SourceLimits) -> Self {
+        Self { path, bytes, at: 0, limits, values: 0 }
+    }
+
+    /// Counts metadata values that are to come.
+    fn count_values(&mut self, count: u64) -> Result<(), SourceError> {
+        self.values = self.values.saturating_add(count);
+        check_count(self.path, "metadata values", self.values, self.limits.max_values)
+    }
+
     fn left(&self) -> u64 {
         (self.bytes.len() - self.at) as u64
     }
@@ -208,21 +222,29 @@ impl<'a> Cursor<'a> {
         std::str::from_utf8(name).map_err(|_| SourceError::Utf8 { path: self.path.into(), what, at })
     }
 
+    /// The next metadata key, which must not be among `known`: readers differ in which of two values they take.
+    fn key(&mut self, known: &mut HashSet<&'a str>) -> Result<&'a str, SourceError> {
+        let key = self.name("a metadata key")?;
+        if !known.insert(key) {
+            return Err(SourceError::DuplicateKey { path: self.path.into(), key: clip(key) });
+        }
+        Ok(key)
+    }
+
     fn metadata(&mut self, count: u64) -> Result<Metadata, SourceError> {
-        let mut metadata = Metadata::default();
+        let (mut metadata, mut known) = (Metadata::default(), HashSet::new());
+        self.count_values(count)?;
         for _ in 0..count {
-            let key = self.name("a metadata key")?;
+            let key = self.key(&mut known)?;
             let id = self.u32("a metadata value type")?;
             match key {
                 "general.alignment" => {
                     self.expect_type("general.alignment", id, VALUE_U32, "4 (32-bit unsigned)")?;
-                    let value = u64::from(self.u32("the alignment")?);
-                    self.keep("general.alignment", &mut metadata.alignment, value)?;
+                    metadata.alignment = Some(self.u32("the alignment")?.into());
                 }
                 "general.architecture" => {
                     self.expect_type("general.architecture", id, VALUE_STRING, "8 (string)")?;
-                    let value = self.name("the architecture")?.to_owned();
-                    self.keep("general.architecture", &mut metadata.architecture, value)?;
+                    metadata.architecture = Some(self.name("the architecture")?.to_owned());
                 }
                 _ => self.skip_value(key, id, 0)?,
             }
@@ -241,13 +263,6 @@ impl<'a> Cursor<'a> {
             return Err(SourceError::KeyType { path: self.path.into(), key, id, expected });
         }
         Ok(())
-    }
-
-    fn keep<T>(&self, key: &'static str, slot: &mut Option<T>, value: T) -> Result<(), SourceError> {
-        match slot.replace(value) {
-            None => Ok(()),
-            Some(_) => Err(SourceError::DuplicateKey { path: self.path.into(), key }),
-        }
     }
 
     fn skip_value(&mut self, key: &str, id: u32, depth: usize) -> Result<(), SourceError> {
@@ -269,10 +284,12 @@ impl<'a> Cursor<'a> {
         let count = self.u64("an array's length")?;
         if let Some(size) = value_bytes(id) {
             self.check_count("array values", count, size)?;
+            self.count_values(count)?;
             return self.take(count * size, "an array").map(drop);
         }
         // A string is at least its length, an array its type and length.
         self.check_count("array values", count, 8)?;
+        self.count_values(count)?;
         if !matches!(id, VALUE_STRING | VALUE_ARRAY) {
             return Err(SourceError::ValueType { path: self.path.into(), key: clip(key), id });
         }
@@ -282,13 +299,9 @@ impl<'a> Cursor<'a> {
     fn info(&mut self) -> Result<Info<'a>, SourceError> {
         let name = self.name("a tensor name")?;
         let count = self.u32("a tensor's dimension count")?;
-        if count > MAX_DIMENSIONS {
-            return Err(SourceError::Dimensions {
-                path: self.path.into(),
-                tensor: clip(name),
-                count: count.into(),
-                limit: MAX_DIMENSIONS.into(),
-            });
+        let (count, limit) = (u64::from(count), MAX_DIMENSIONS.min(self.limits.max_dimensions as u64));
+        if count > limit {
+            return Err(SourceError::Dimensions { path: self.path.into(), tensor: clip(name), count, limit });
         }
         let mut shape = Vec::with_capacity(count as usize);
         for _ in 0..count {

@@ -34,11 +34,29 @@ pub struct SourceLimits {
     pub max_tensors: usize,
     /// Longest tensor name or metadata key in bytes.
     pub max_name: usize,
+    /// Most dimensions of a tensor; GGUF has at most 8.
+    pub max_dimensions: usize,
+    /// Most metadata values of a GGUF file, each of an array counted: of those of a vocabulary there are some millions at
+    /// most. Read, a value takes 32 bytes, in the file perhaps one.
+    pub max_values: u64,
+    /// Most files of a folder that belong to its model: shards and companions.
+    pub max_files: usize,
+    /// Longest companion in bytes. What is longer is data, not description, and left out; tokenizers have some tens of
+    /// megabytes.
+    pub max_companion: u64,
 }
 
 impl Default for SourceLimits {
     fn default() -> Self {
-        Self { max_header: 512 << 20, max_tensors: 1 << 20, max_name: 64 << 10 }
+        Self {
+            max_header: 512 << 20,
+            max_tensors: 1 << 20,
+            max_name: 64 << 10,
+            max_dimensions: 64,
+            max_values: 1 << 23,
+            max_files: 1 << 14,
+            max_companion: 256 << 20,
+        }
     }
 }
 
@@ -78,6 +96,15 @@ impl SourceFile {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.map
+    }
+
+    /// Whether the file is still what it was when it was opened, and all that was read is from there; see
+    /// [`Mapped::check`].
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`].
+    pub fn check(&self) -> Result<(), SourceError> {
+        check(&self.path, &self.map)
     }
 
     /// Is told how many bytes were read; see [`Mapped::used`].
@@ -201,6 +228,7 @@ pub struct SourceTensor {
 /// An open, checked model source.
 #[derive(Debug)]
 pub struct Source {
+    path: PathBuf,
     kind: SourceKind,
     files: Vec<SourceFile>,
     companions: Vec<Companion>,
@@ -219,22 +247,23 @@ impl Source {
     pub fn open(path: &Path, limits: &SourceLimits) -> Result<Self, SourceError> {
         let about = std::fs::metadata(path).map_err(|source| io_error(path, source))?;
         if about.is_dir() {
-            return Self::from_folder(folder::scan(path, limits)?, limits);
+            return Self::from_folder(path, folder::scan(path, limits)?, limits);
         }
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if name.ends_with(folder::INDEX_SUFFIX) {
-            return Self::from_folder(folder::from_index(path, name, limits)?, limits);
+            return Self::from_folder(path, folder::from_index(path, name, limits)?, limits);
         }
         Self::from_file(path, name, limits)
     }
 
     fn from_file(path: &Path, name: String, limits: &SourceLimits) -> Result<Self, SourceError> {
         let map = map_file(path)?;
-        let mut source = Self::empty(SourceKind::Safetensors);
+        let unchanged = |error| check(path, &map).err().unwrap_or(error);
+        let mut source = Self::empty(path, SourceKind::Safetensors);
         let mut texts = Vec::new();
         let format = if map.starts_with(gguf::MAGIC) {
             source.kind = SourceKind::Gguf;
-            let model = gguf::parse(path, &map, limits)?;
+            let model = gguf::parse(path, &map, limits).map_err(unchanged)?;
             source.tensors = model.tensors;
             source.architecture = model.architecture;
             FileFormat::Gguf
@@ -242,7 +271,7 @@ impl Source {
             let found = map[..map.len().min(4)].to_vec();
             return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
         } else {
-            let (tensors, found) = safetensors::parse(path, &map, 0, limits)?;
+            let (tensors, found) = safetensors::parse(path, &map, 0, limits).map_err(unchanged)?;
             (source.tensors, texts) = (tensors, vec![found]);
             FileFormat::Safetensors
         };
@@ -251,13 +280,16 @@ impl Source {
         Ok(source)
     }
 
-    fn from_folder(plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
-        let mut source = Self::empty(SourceKind::Folder);
+    fn from_folder(path: &Path, plan: folder::Plan, limits: &SourceLimits) -> Result<Self, SourceError> {
+        let mut source = Self::empty(path, SourceKind::Folder);
+        let count = plan.shards.len() + plan.companions.len();
+        check_count(path, "files of a model", count as u64, limits.max_files as u64)?;
         let mut texts = Vec::new();
         for (file, name) in plan.shards.into_iter().enumerate() {
             let path = plan.folder.join(&name);
             let map = map_file(&path)?;
-            let (mut tensors, found) = safetensors::parse(&path, &map, file, limits)?;
+            let (mut tensors, found) = safetensors::parse(&path, &map, file, limits)
+                .map_err(|error| check(&path, &map).err().unwrap_or(error))?;
             source.tensors.append(&mut tensors);
             texts.push(found);
             check_tensor_count(&path, source.tensors.len() as u64, limits)?;
@@ -283,8 +315,9 @@ impl Source {
         }
     }
 
-    fn empty(kind: SourceKind) -> Self {
+    fn empty(path: &Path, kind: SourceKind) -> Self {
         Self {
+            path: path.into(),
             kind,
             files: Vec::new(),
             companions: Vec::new(),
@@ -294,6 +327,11 @@ impl Source {
             joined: Joined::default(),
             notes: Vec::new(),
         }
+    }
+
+    /// What was opened: a file, a folder, or an index of shards.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the source is made of.
@@ -311,6 +349,15 @@ impl Source {
     /// The model files, sorted by name.
     pub fn files(&self) -> &[SourceFile] {
         &self.files
+    }
+
+    /// Whether all files are still what they were when they were opened; to be asked before anything is made of what was
+    /// read from them, and when something else seems to be wrong with it.
+    ///
+    /// # Errors
+    /// [`SourceError::Changed`].
+    pub fn check(&self) -> Result<(), SourceError> {
+        self.files.iter().try_for_each(SourceFile::check)
     }
 
     /// The small files beside the weights; none for a single model file.
@@ -395,21 +442,29 @@ fn map_file(path: &Path) -> Result<Mapped, SourceError> {
         return Err(SourceError::Empty { path: path.into() });
     }
     let file = File::open(path).map_err(|source| io_error(path, source))?;
-    let map = Mapped::new(&file).map_err(|source| io_error(path, source))?;
+    let map = Mapped::new(file).map_err(|source| io_error(path, source))?;
     if map.is_empty() { Err(SourceError::Empty { path: path.into() }) } else { Ok(map) }
+}
+
+fn check(path: &Path, map: &Mapped) -> Result<(), SourceError> {
+    map.check().map_err(|why| SourceError::Changed { path: path.into(), why })
 }
 
 fn io_error(path: &Path, source: std::io::Error) -> SourceError {
     match source.kind() {
         ErrorKind::NotFound => SourceError::NotFound { path: path.into() },
+        ErrorKind::OutOfMemory => SourceError::NoRoom { path: path.into(), source },
         _ => SourceError::Unreadable { path: path.into(), source },
     }
 }
 
 fn check_tensor_count(path: &Path, count: u64, limits: &SourceLimits) -> Result<(), SourceError> {
-    let limit = limits.max_tensors as u64;
+    check_count(path, "tensors", count, limits.max_tensors as u64)
+}
+
+fn check_count(path: &Path, what: &'static str, count: u64, limit: u64) -> Result<(), SourceError> {
     if count > limit {
-        return Err(SourceError::CountLimit { path: path.into(), what: "tensors", count, limit });
+        return Err(SourceError::CountLimit { path: path.into(), what, count, limit });
     }
     Ok(())
 }

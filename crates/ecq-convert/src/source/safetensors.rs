@@ -16,8 +16,6 @@ use super::{SourceError, SourceLimits, SourceTensor, SourceType, check_name, che
 
 /// Bytes of the header length.
 const PREFIX: u64 = 8;
-/// As many as PyTorch's tensors can have.
-const MAX_DIMENSIONS: usize = 64;
 
 /// Reads and checks the header; tensors come out sorted by offset, with the `__metadata__`.
 pub(super) fn parse(
@@ -184,8 +182,8 @@ impl Placer<'_> {
         let path = || self.path.to_path_buf();
         check_name(self.path, "a tensor name", name.as_bytes(), self.limits)?;
         let tensor = clip(&name);
-        if info.shape.len() > MAX_DIMENSIONS {
-            let (count, limit) = (info.shape.len() as u64, MAX_DIMENSIONS as u64);
+        if info.shape.len() > self.limits.max_dimensions {
+            let (count, limit) = (info.shape.len() as u64, self.limits.max_dimensions as u64);
             return Err(SourceError::Dimensions { path: path(), tensor, count, limit });
         }
         let (begin, end) = (info.data_offsets.0 as u64, info.data_offsets.1 as u64);

@@ -105,22 +105,31 @@ impl Forge {
         let mut lying = self.clone();
         lying.entry(&format!("{name}#{part}"))[at] ^= bits;
         match part {
-            "tiles" => lying.checksum_tile(tensor, name),
+            "tiles" => lying.checksum_tiles(tensor, name),
             _ => lying.checksum(tensor),
         }
         lying
     }
 
-    /// Recomputes the checksum of the only tile of a coded tensor, and what depends on it.
-    pub fn checksum_tile(&mut self, tensor: usize, name: &str) {
-        let index = &self.data[self.range(&format!("{name}#index"))];
-        let u32_at = |i: usize| u32::from_le_bytes(index[i..i + 4].try_into().unwrap()).next_multiple_of(4);
-        let raw = self.directory["tensors"][tensor]["coded"]["raw_bits"].as_u64().unwrap() as u32;
-        let shape = &self.directory["tensors"][tensor]["shape"];
-        let weights = shape[0].as_u64().unwrap() * shape[1].as_u64().unwrap();
-        let len = ecq_format::planes::raw_bytes(raw, weights) as usize + (u32_at(0) + u32_at(4)) as usize;
-        let crc = crc32fast::hash(&self.entry(&format!("{name}#tiles"))[..len]);
-        self.entry(&format!("{name}#index"))[8..12].copy_from_slice(&crc.to_le_bytes());
+    /// Recomputes the checksums of the tiles of a coded tensor, and what depends on them.
+    pub fn checksum_tiles(&mut self, tensor: usize, name: &str) {
+        let coded = self.directory["tensors"][tensor]["coded"].clone();
+        let field = |key: &str| coded[key].as_u64().unwrap();
+        let [rows, cols, height, raw] = ["rows", "cols", "tile_rows", "raw_bits"].map(field);
+        let (tiles, index) = (self.range(&format!("{name}#tiles")), self.range(&format!("{name}#index")));
+        let mut at = tiles.start;
+        for tile in 0..rows.div_ceil(height) as usize {
+            let entry = index.start + 12 * tile;
+            let word = |i: usize| u32::from_le_bytes(self.data[entry + i..][..4].try_into().unwrap());
+            let weights = height.min(rows - tile as u64 * height) * cols;
+            let planes = [8, 4, 2, 1].into_iter().filter(|width| raw & width > 0);
+            let planes = planes.map(|width| (weights * width).div_ceil(8).next_multiple_of(4)).sum::<u64>();
+            let len =
+                planes as usize + word(0).next_multiple_of(4) as usize + word(4).next_multiple_of(4) as usize;
+            let crc = crc32fast::hash(&self.data[at..at + len]);
+            self.data[entry + 8..][..4].copy_from_slice(&crc.to_le_bytes());
+            at += len;
+        }
         self.checksum(tensor);
     }
 }

@@ -260,6 +260,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "takes minutes")]
     fn corrections_fit_into_four_bits() {
         let mut seen = (0, 0);
         let mut check = |freqs| {

@@ -27,10 +27,10 @@ fn stop(child: Child, signal: &str) -> Output {
     output
 }
 
-/// Stopped cleanly: the exit code of failures, and one line that says so.
+/// Stopped cleanly: the exit code of Ctrl-C, and one line that says so.
 fn assert_stopped(output: &Output, what: &str) {
     let err = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{what}: {} {err}", output.status);
+    assert_eq!(output.status.code(), Some(130), "{what}: {} {err}", output.status);
     assert!(err.ends_with("ecq: stopped\n") && !err.contains("panicked"), "{what}: {err}");
 }
 

@@ -1,6 +1,6 @@
 //! The metadata of a GGUF file as values: what a model that is run needs to know beyond its tensors.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::{
@@ -71,7 +71,7 @@ pub fn metadata(
     bytes: &[u8],
     limits: &SourceLimits,
 ) -> Result<HashMap<String, Value>, SourceError> {
-    let mut cursor = Cursor { path, bytes, at: 0, limits };
+    let mut cursor = Cursor::new(path, bytes, limits);
     if !bytes.starts_with(MAGIC) {
         let found = bytes[..bytes.len().min(4)].to_vec();
         return Err(SourceError::BadMagic { path: path.into(), found, expected: "\"GGUF\"" });
@@ -81,9 +81,10 @@ pub fn metadata(
     cursor.u64("the tensor count")?;
     let count = cursor.u64("the metadata count")?;
     cursor.check_count("metadata entries", count, MIN_ENTRY)?;
-    let mut all = HashMap::new();
+    cursor.count_values(count)?;
+    let (mut all, mut known) = (HashMap::new(), HashSet::new());
     for _ in 0..count {
-        let key = cursor.name("a metadata key")?;
+        let key = cursor.key(&mut known)?;
         let id = cursor.u32("a metadata value type")?;
         all.insert(key.to_owned(), cursor.value(key, id, 0)?);
     }
@@ -104,6 +105,7 @@ impl Cursor<'_> {
                 let id = self.u32("an array's value type")?;
                 let count = self.u64("an array's length")?;
                 self.check_count("array values", count, value_bytes(id).unwrap_or(8))?;
+                self.count_values(count)?;
                 (0..count).map(|_| self.value(key, id, depth + 1)).collect::<Result<_, _>>().map(Value::Array)
             }
             (VALUE_ARRAY, _) => Err(SourceError::ArrayDepth {

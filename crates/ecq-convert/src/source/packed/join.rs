@@ -311,13 +311,13 @@ impl<'a> Finder<'a> {
         let grouping = grouping.ok_or_else(wrong)?;
         let of_form = |(form, &i): (Form, &usize)| {
             let tensor = &self.tensors[i];
-            let (named, width) = match form {
-                Form::Numbers(format) => (number_format(&tensor.dtype) == Some(format), format.bytes()),
-                Form::Table | Form::Shared => (tensor.dtype == SourceType::F32, 4),
-                Form::Bytes => (tensor.dtype.name() == "U8", 1),
-                Form::Zeros | Form::Map => (tensor.dtype.name() == "I32", 4),
+            let width = match form {
+                Form::Numbers(format) => format.bytes(),
+                Form::Bytes => 1,
+                Form::Table | Form::Shared | Form::Zeros | Form::Map => 4,
             };
-            named && grouping.elements(form).checked_mul(width).map(|n| n as u64) == Some(tensor.len)
+            tensor.dtype.name() == form.dtype()
+                && grouping.elements(form).checked_mul(width).map(|n| n as u64) == Some(tensor.len)
         };
         let fit = grouping.forms().into_iter().zip(&parts).all(of_form);
         if fit { Ok(Packed { shape, grouping, values, parts, beside }) } else { Err(wrong()) }

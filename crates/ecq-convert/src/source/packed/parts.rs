@@ -24,6 +24,19 @@ pub enum Form {
     Shared,
 }
 
+impl Form {
+    /// The type that a source's tensor of this form has, as safetensors names it.
+    pub fn dtype(self) -> &'static str {
+        match self {
+            Self::Numbers(NumberFormat::F16) => "F16",
+            Self::Numbers(NumberFormat::Bf16) => "BF16",
+            Self::Numbers(NumberFormat::F32) | Self::Table | Self::Shared => "F32",
+            Self::Zeros | Self::Map => "I32",
+            Self::Bytes => "U8",
+        }
+    }
+}
+
 /// A matrix, its groups, and where its parts are.
 #[derive(Clone, Copy, Debug)]
 pub struct Grouping {

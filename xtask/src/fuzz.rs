@@ -1,0 +1,284 @@
+//! `cargo xtask fuzz`: the targets of `fuzz/` under the address sanitizer, by cargo-fuzz and libFuzzer.
+//!
+//! What libFuzzer finds worth keeping goes to the cache; `--minimise` puts the least that covers as much into
+//! `fuzz/corpus`, which is committed and what every run begins with.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Context, Result, bail};
+
+use crate::shell;
+use crate::test::Outcome;
+
+/// The version of cargo-fuzz that is installed into the cache.
+const CARGO_FUZZ: &str = "0.13.2";
+/// Where cargo-fuzz builds for: it asks for the name, so that build scripts are built without the sanitizer.
+const HOST: &str = "x86_64-unknown-linux-gnu";
+
+/// Targets, and the longest input that each gets.
+const TARGETS: [(&str, usize); 6] = [
+    ("ecq", 16 << 10),
+    ("gguf", 8 << 10),
+    ("safetensors", 8 << 10),
+    ("streams", 4 << 10),
+    ("round_trip", 256),
+    ("tokenizer", 4 << 10),
+];
+/// Seconds that an input may take, and MiB of memory, the sanitizer's own among them.
+const LIMITS: [&str; 3] = ["-timeout=20", "-rss_limit_mb=2048", "-malloc_limit_mb=512"];
+/// Seconds for each target in `cargo xtask test`.
+const SHORT: u64 = 5;
+
+/// Files that read what strangers wrote: of these, coverage is reported.
+const PARSERS: [&str; 8] = [
+    "ecq-format/src/",
+    "ecq-convert/src/source/",
+    "ecq-convert/src/blocks/",
+    "ecq-quant/src/groups.rs",
+    "ecq-llm/src/tokenizer.rs",
+    "ecq-llm/src/config.rs",
+    "rans-core/src/",
+    "prefix-core/src/",
+];
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// CPU minutes for each target
+    #[arg(long, default_value_t = 1.0)]
+    minutes: f64,
+    /// This target alone
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
+    /// Targets that run side by side
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Afterwards, reduce what was found to the least that covers as much, in fuzz/corpus
+    #[arg(long)]
+    minimise: bool,
+    /// Afterwards, print how much of the parsers the corpora cover
+    #[arg(long)]
+    coverage: bool,
+}
+
+/// `cargo xtask fuzz`.
+pub fn run(args: &Args) -> Result<()> {
+    let targets: Vec<_> = TARGETS
+        .into_iter()
+        .filter(|(name, _)| args.target.as_deref().is_none_or(|wanted| wanted == *name))
+        .collect();
+    if targets.is_empty() {
+        bail!("no such target; the targets are {}", TARGETS.map(|(name, _)| name).join(", "));
+    }
+    build()?;
+    let seconds = (60.0 * args.minutes).ceil() as u64;
+    side_by_side(&targets, args.jobs, seconds)?;
+    if args.minimise {
+        targets.iter().try_for_each(|(name, longest)| minimise(name, *longest))?;
+    }
+    if args.coverage {
+        coverage(&targets)?;
+    }
+    Ok(())
+}
+
+/// The step of `cargo xtask test`: all that was found before, then a few seconds of new inputs.
+pub fn short() -> Result<Outcome> {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        let why = format!("fuzzing: the sanitizer's library is there for {HOST} only");
+        return Ok(Outcome::NotRun(why));
+    }
+    build()?;
+    side_by_side(&TARGETS, 2, SHORT)?;
+    Ok(Outcome::Done)
+}
+
+/// cargo-fuzz, installed if need be: the registry has its source.
+fn cargo_fuzz() -> Result<PathBuf> {
+    let root = shell::cache().join(format!("cargo-fuzz-{CARGO_FUZZ}"));
+    let program = root.join("bin/cargo-fuzz");
+    if !program.is_file() {
+        let install = ["install", "--quiet", "cargo-fuzz", "--locked", "--version", CARGO_FUZZ, "--root"];
+        shell::run(shell::cargo().args(install).arg(&root))?;
+    }
+    Ok(program)
+}
+
+/// `cargo fuzz` with a subcommand. The sanitizer is a feature of nightly compilers, which this one has all the same.
+fn fuzz(subcommand: &str) -> Result<Command> {
+    let mut fuzz = shell::command(cargo_fuzz()?);
+    fuzz.arg(subcommand).args(["--target-dir".as_ref(), shell::target_dir("fuzz")?.as_os_str()]);
+    fuzz.env("RUSTC_BOOTSTRAP", "1");
+    // gcc 12 takes zstd's constants for variables on a stack that is gone
+    fuzz.env(format!("CFLAGS_{}", HOST.replace('-', "_")), "-fno-sanitize-address-use-after-scope");
+    Ok(fuzz)
+}
+
+fn build() -> Result<()> {
+    shell::run(&mut fuzz("build")?)
+}
+
+/// The program of a target.
+fn program(target: &str) -> Result<PathBuf> {
+    Ok(shell::target_dir("fuzz")?.join(HOST).join("release").join(target))
+}
+
+/// Where new inputs of a target go, and where the committed ones are.
+fn corpora(target: &str) -> Result<[PathBuf; 2]> {
+    let own = shell::cache().join("fuzz").join(target);
+    fs::create_dir_all(&own).with_context(|| format!("cannot create {}", own.display()))?;
+    Ok([own, shell::root().join("fuzz/corpus").join(target)])
+}
+
+/// Runs targets, some at once, and prints a line for each.
+fn side_by_side(targets: &[(&str, usize)], jobs: usize, seconds: u64) -> Result<()> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<()> {
+        while let Some((target, longest)) = targets.get(next.fetch_add(1, Ordering::Relaxed)) {
+            println!("{target:<12}{}", search(target, *longest, seconds)?);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| bail!("a thread died")))
+    })
+}
+
+/// Runs a target on its corpora and beyond; what came of it in a line. Error: a finding, and how to see it again.
+fn search(target: &str, longest: usize, seconds: u64) -> Result<String> {
+    let log_path = shell::cache().join("fuzz").join(format!("{target}.log"));
+    let artifacts = shell::root().join("fuzz/artifacts").join(target);
+    let corpora = corpora(target)?;
+    fs::create_dir_all(&artifacts).with_context(|| format!("cannot create {}", artifacts.display()))?;
+    let log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
+    let mut run = shell::command(program(target)?);
+    run.args(&corpora).args(LIMITS).args([
+        format!("-max_total_time={seconds}"),
+        format!("-max_len={longest}"),
+        format!("-artifact_prefix={}/", artifacts.display()),
+        "-print_final_stats=1".to_owned(),
+    ]);
+    let status = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status()?;
+    let text = fs::read_to_string(&log_path).unwrap_or_default();
+    if !status.success() {
+        let found = text.lines().filter_map(|line| line.split_once("Test unit written to ")).next_back();
+        let input = found.map_or("an input that was not written", |(_, path)| path);
+        let what =
+            text.lines().find(|line| line.contains("panicked at") || line.starts_with("==")).unwrap_or("");
+        bail!(
+            "{target}: a finding: {what}\n{input}\nsee {}; again: {} {input}",
+            log_path.display(),
+            program(target)?.display()
+        );
+    }
+    let statistic = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("stat::{name}:")));
+        line.map_or("?", str::trim).to_owned()
+    };
+    let covered = text.lines().filter_map(|line| line.split_once(" cov: ")).next_back();
+    let covered = covered.and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("?");
+    Ok(format!(
+        "no finding in {} inputs, {seconds} s; {} of them new, {covered} edges, {} MB",
+        statistic("number_of_executed_units"),
+        statistic("new_units_added"),
+        statistic("peak_rss_mb"),
+    ))
+}
+
+/// The least inputs of both corpora that cover as much, as the committed one.
+fn minimise(target: &str, longest: usize) -> Result<()> {
+    let [own, committed] = corpora(target)?;
+    let merged = shell::Scratch::new(&shell::cache().join("fuzz"))?;
+    let mut merge = shell::command(program(target)?);
+    merge.args(["-merge=1", &format!("-max_len={longest}")]).args(LIMITS);
+    merge.arg(merged.path()).args([&committed, &own]);
+    merge.stdout(Stdio::null()).stderr(Stdio::null());
+    shell::run(&mut merge)?;
+    fs::remove_dir_all(&committed).with_context(|| format!("cannot clear {}", committed.display()))?;
+    fs::create_dir_all(&committed)?;
+    let (mut files, mut bytes) = (0, 0);
+    for entry in fs::read_dir(merged.path())? {
+        let entry = entry?;
+        (files, bytes) = (files + 1, bytes + fs::copy(entry.path(), committed.join(entry.file_name()))?);
+    }
+    println!("{target:<12}{files} inputs of {bytes} bytes in fuzz/corpus/{target}");
+    Ok(())
+}
+
+/// Prints, for each file of a parser, the edges that some target covers and all that there are.
+fn coverage(targets: &[(&str, usize)]) -> Result<()> {
+    let mut all: BTreeMap<String, BTreeMap<String, [usize; 2]>> = BTreeMap::new();
+    for (target, _) in targets {
+        let mut run = shell::command(program(target)?);
+        run.args(corpora(target)?).args(["-runs=0", "-print_coverage=1"]).args(LIMITS);
+        let output = run.output().with_context(|| format!("cannot run {target}"))?;
+        for line in String::from_utf8_lossy(&output.stderr).lines() {
+            let Some((file, function, edges)) = function(line) else { continue };
+            let known = all.entry(file).or_default().entry(function).or_default();
+            // another target may cover other edges of a function: the better one counts
+            *known = if edges[0] >= known[0] { edges } else { *known };
+        }
+    }
+    println!("{:>8}{:>8}  file", "edges", "covered");
+    let mut sums = [0, 0];
+    for (file, functions) in &all {
+        let [hit, edges] = functions.values().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
+        println!("{edges:>8}{:>7.0}%  {file}", percent(hit, edges));
+        sums = [sums[0] + hit, sums[1] + edges];
+    }
+    println!("{:>8}{:>7.0}%  all of them", sums[1], percent(sums[0], sums[1]));
+    Ok(())
+}
+
+fn percent(part: usize, whole: usize) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
+}
+
+/// File, function, and edges that are covered and that there are, from a line of libFuzzer's for a function of a parser.
+fn function(line: &str) -> Option<(String, String, [usize; 2])> {
+    let (kind, rest) = line.split_once("COVERED_FUNC: hits: ")?;
+    let rest = rest.split_once("edges: ")?.1;
+    let (edges, rest) = rest.split_once(' ')?;
+    let (hit, edges) = edges.split_once('/')?;
+    let place = rest.rsplit(' ').next()?;
+    let file = place.split_once("/crates/")?.1.split(':').next()?;
+    if !PARSERS.iter().any(|parser| file.starts_with(parser)) {
+        return None;
+    }
+    let hit = if kind == "UN" { 0 } else { hit.parse().ok()? };
+    Some((file.to_owned(), rest.to_owned(), [hit, edges.parse().ok()?]))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn functions_are_read_from_what_libfuzzer_prints() {
+        let line = "COVERED_FUNC: hits: 3 edges: 12/14 ecq_format::tile::Tile::new /a b/crates/ecq-format/src/tile.rs:82:5";
+        let (file, name, edges) = function(line).unwrap();
+        assert_eq!((file.as_str(), edges), ("ecq-format/src/tile.rs", [12, 14]));
+        assert!(name.starts_with("ecq_format::tile::Tile::new"));
+        let none = "UNCOVERED_FUNC: hits: 0 edges: 0/9 x /w/crates/rans-core/src/freq.rs:1:1";
+        assert_eq!(function(none).unwrap().2, [0, 9]);
+        assert!(function("COVERED_FUNC: hits: 3 edges: 1/2 x /w/crates/ecq-cli/src/main.rs:1:1").is_none());
+    }
+
+    #[test]
+    fn every_target_has_a_program() {
+        let names = fs::read_dir(shell::root().join("fuzz/fuzz_targets")).unwrap();
+        let mut found: Vec<_> = names
+            .map(|entry| Path::new(&entry.unwrap().file_name()).file_stem().unwrap().to_owned())
+            .collect();
+        let mut listed: Vec<_> = TARGETS.iter().map(|(name, _)| std::ffi::OsString::from(name)).collect();
+        found.sort();
+        listed.sort();
+        assert_eq!(found, listed);
+    }
+}
