@@ -14,10 +14,11 @@ const SWIFTSHADER: &str = "/usr/lib/chromium/vk_swiftshader_icd.json";
 /// Mesa's vectors in bits, and the subgroups that they make.
 const WIDTHS: [(&str, u32); 3] = [("128", 4), ("256", 8), ("512", 16)];
 /// Tests of kernels with subgroups. What needs none, and how products are recorded, is tested once, with all others.
-const TESTS: [&str; 3] = ["products", "nibble", "prompts"];
+const TESTS: [&str; 4] = ["products", "nibble", "prompts", "canaries"];
 /// Parts of the names of those in which the size of subgroups matters. It does not for scales and codebooks: every lane does
 /// the same with its weights.
-const NAMES: [&str; 6] = ["native_rans", "shapes", "vectors", "raw_bits", "lanes_and_tiles", "levels"];
+const NAMES: [&str; 7] =
+    ["native_rans", "shapes", "vectors", "raw_bits", "lanes_and_tiles", "levels", "canaries"];
 
 /// Runs them.
 pub fn run() -> Result<Outcome> {

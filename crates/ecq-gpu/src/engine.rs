@@ -41,25 +41,31 @@ pub struct Engine {
 impl Engine {
     /// Finds out what the device can do; runs a small kernel for that and waits for it.
     ///
-    /// Errors: [`Error::Limit`] if a workgroup is allowed less than WebGPU promises, [`Error::Lost`], [`Error::Shader`].
+    /// Errors: [`Error::Limit`] if a workgroup is allowed less than WebGPU promises, [`Error::Lost`], [`Error::Shader`],
+    /// [`Error::OutOfMemory`].
     pub fn new(device: &Device, queue: &Queue, options: Options) -> Result<Self> {
         let limits = device.limits();
         let planned = plan::Limits::from(&limits);
         least(&limits)?;
         check(&planned, Lanes::Barriers)?;
         let subgroups = device.features().contains(Features::SUBGROUP) && !options.no_subgroups;
-        let size = if subgroups { probe(device, queue)? } else { None };
+        let size = match subgroups {
+            true => caught(device, "looking for subgroups", || probe(device, queue))?,
+            false => None,
+        };
         let lanes = match size {
             Some(size) if check(&planned, Lanes::Subgroups(size)).is_ok() => Lanes::Subgroups(size),
             _ => Lanes::Barriers,
         };
         let (device, queue) = (device.clone(), queue.clone());
-        let alive = device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("ecq alive"),
-            size: 8,
-            usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let alive = caught(&device, "an engine", || {
+            Ok(device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("ecq alive"),
+                size: 8,
+                usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
+                mapped_at_creation: false,
+            }))
+        })?;
         Ok(Self {
             device,
             queue,
@@ -113,19 +119,14 @@ impl Engine {
     /// that is looked for, too. Within another guard of this engine, on the same thread, that one looks: a model's pass has
     /// hundreds of products, and to look takes as long as to record one.
     ///
-    /// Errors: what `run` says, [`Error::Lost`], [`Error::Wgpu`].
+    /// Errors: what `run` says, [`Error::Lost`], [`Error::OutOfMemory`], [`Error::Wgpu`].
     pub fn guard<T>(&self, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
         let Some(_guarded) = Guarded::begin(&self.alive) else { return run() };
-        let scope = self.device.push_error_scope(ErrorFilter::Validation);
-        let done = run();
-        let refused = pollster::block_on(scope.pop());
+        let done = caught(&self.device, what, run);
         if !self.is_alive() {
             return Err(Error::Lost(format!("it was gone during {what}")));
         }
-        match refused {
-            Some(why) => done.and(Err(Error::Wgpu { what: what.into(), why: why.to_string() })),
-            None => done,
-        }
+        done
     }
 
     /// Whether the device is still there. A buffer that is mapped, and unmapped before anybody reads it, costs no memory, and
@@ -188,6 +189,27 @@ impl Engine {
         )?;
         lock().insert(*variant, pipeline.clone());
         Ok(pipeline)
+    }
+}
+
+/// Does something, and what wgpu refused of it: nobody else hears of that, and an error that nobody hears of is a panic.
+pub(crate) fn refused<T>(device: &Device, run: impl FnOnce() -> T) -> (T, Option<wgpu::Error>) {
+    let scopes = [ErrorFilter::Validation, ErrorFilter::Internal, ErrorFilter::OutOfMemory]
+        .map(|filter| device.push_error_scope(filter));
+    let done = run();
+    // the last one first
+    let refused = scopes.into_iter().rev().fold(None, |all, scope| pollster::block_on(scope.pop()).or(all));
+    (done, refused)
+}
+
+/// Does something whose refusal is an error of ours. Errors: what `run` says, [`Error::OutOfMemory`], [`Error::Wgpu`].
+fn caught<T>(device: &Device, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    let (done, refused) = refused(device, run);
+    let what = what.into();
+    match refused {
+        None => done,
+        Some(wgpu::Error::OutOfMemory { .. }) => done.and(Err(Error::OutOfMemory { what, bytes: None })),
+        Some(why) => done.and(Err(Error::Wgpu { what, why: why.to_string() })),
     }
 }
 
@@ -302,8 +324,12 @@ fn probe(device: &Device, queue: &Queue) -> Result<Option<u32>> {
     Ok((regular && size.is_power_of_two() && (4..=128).contains(&size)).then_some(size))
 }
 
-/// Copies words from a buffer and waits for them. Errors: [`Error::Lost`], [`Error::Wgpu`].
+/// Copies words from a buffer and waits for them. Errors: [`Error::Lost`], [`Error::OutOfMemory`], [`Error::Wgpu`].
 pub fn read(device: &Device, queue: &Queue, buffer: &wgpu::Buffer, size: u64) -> Result<Vec<u32>> {
+    caught(device, "reading a buffer", || copy(device, queue, buffer, size))
+}
+
+fn copy(device: &Device, queue: &Queue, buffer: &wgpu::Buffer, size: u64) -> Result<Vec<u32>> {
     let fail = |why: String| Error::Wgpu { what: "reading a buffer".into(), why };
     let staging = device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("ecq read"),

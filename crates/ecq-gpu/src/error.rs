@@ -31,12 +31,12 @@ pub enum Error {
         name: &'static str,
     },
     /// The device has no memory left.
-    #[error("out of GPU memory: {what} needs {bytes} bytes more")]
+    #[error("out of GPU memory: {what} needs {}more", amount(*bytes))]
     OutOfMemory {
-        /// What was to be stored.
+        /// What was to be stored or done.
         what: String,
-        /// Its size.
-        bytes: u64,
+        /// How much it needs, where that is known.
+        bytes: Option<u64>,
     },
     /// The device is gone.
     #[error("the device was lost: {0}; make a new device and upload the tensors again")]
@@ -76,3 +76,7 @@ pub enum Error {
 
 /// A result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
+
+fn amount(bytes: Option<u64>) -> String {
+    bytes.map_or_else(String::new, |bytes| format!("{bytes} bytes "))
+}

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use wgpu::{
     BindGroupLayoutDescriptor, BindGroupLayoutEntry, BindingType, BufferBindingType, ComputePipeline, Device,
-    ErrorFilter, PipelineCompilationOptions, ShaderModuleDescriptor, ShaderRuntimeChecks, ShaderSource,
-    ShaderStages,
+    PipelineCompilationOptions, ShaderModuleDescriptor, ShaderRuntimeChecks, ShaderSource, ShaderStages,
 };
 
+use crate::engine::refused;
 use crate::error::{Error, Result};
 
 /// A buffer that a kernel uses.
@@ -44,7 +44,8 @@ impl Binding {
     }
 }
 
-/// Compiles a kernel; its bind group 0 has these bindings. Error: [`Error::Shader`].
+/// Compiles a kernel; its bind group 0 has these bindings. Errors: [`Error::Shader`],
+/// [`Error::OutOfMemory`].
 pub fn pipeline(
     device: &Device,
     name: &str,
@@ -52,8 +53,23 @@ pub fn pipeline(
     bindings: &[Binding],
     checked: bool,
 ) -> Result<ComputePipeline> {
-    let scopes = [ErrorFilter::Validation, ErrorFilter::Internal, ErrorFilter::OutOfMemory]
-        .map(|filter| device.push_error_scope(filter));
+    let (pipeline, refused) = refused(device, || compiled(device, name, source, bindings, checked));
+    match refused {
+        None => Ok(pipeline),
+        Some(wgpu::Error::OutOfMemory { .. }) => {
+            Err(Error::OutOfMemory { what: format!("the shader {name}"), bytes: None })
+        }
+        Some(why) => Err(Error::Shader { kernel: name.into(), why: why.to_string() }),
+    }
+}
+
+fn compiled(
+    device: &Device,
+    name: &str,
+    source: &str,
+    bindings: &[Binding],
+    checked: bool,
+) -> ComputePipeline {
     let descriptor =
         ShaderModuleDescriptor { label: Some(name), source: ShaderSource::Wgsl(Cow::Borrowed(source)) };
     let module = if checked {
@@ -73,7 +89,7 @@ pub fn pipeline(
         bind_group_layouts: &[Some(&group)],
         immediate_size: 0,
     });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+    device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(name),
         layout: Some(&layout),
         module: &module,
@@ -84,13 +100,5 @@ pub fn pipeline(
             zero_initialize_workgroup_memory: false,
         },
         cache: None,
-    });
-    let mut failed = None;
-    for scope in scopes.into_iter().rev() {
-        failed = pollster::block_on(scope.pop()).or(failed);
-    }
-    match failed {
-        None => Ok(pipeline),
-        Some(why) => Err(Error::Shader { kernel: name.into(), why: why.to_string() }),
-    }
+    })
 }

@@ -1,8 +1,8 @@
 //! Buffers: made with every failure reported, and filled tile by tile.
 
-use wgpu::{Buffer, BufferUsages, ErrorFilter};
+use wgpu::{Buffer, BufferUsages};
 
-use crate::engine::Engine;
+use crate::engine::{Engine, refused};
 use crate::error::{Error, Result};
 use crate::host::Sink;
 use crate::plan::Part;
@@ -10,23 +10,27 @@ use crate::plan::Part;
 /// Bytes that are given to the queue before it must send them on.
 const STAGED: u64 = 64 << 20;
 
-/// Makes a buffer of at least four bytes. Errors: [`Error::Limit`], [`Error::OutOfMemory`].
+/// Makes a buffer of at least four bytes. Errors: [`Error::Limit`], [`Error::OutOfMemory`],
+/// [`Error::Wgpu`].
 pub fn buffer(engine: &Engine, what: &str, size: u64, usage: BufferUsages) -> Result<Buffer> {
     let size = size.max(4);
     let (limit, name) = engine.planned().most_bytes();
     if size > limit {
         return Err(Error::Limit { what: what.into(), unit: "bytes in a buffer", needs: size, limit, name });
     }
-    let scope = engine.device().push_error_scope(ErrorFilter::OutOfMemory);
-    let buffer = engine.device().create_buffer(&wgpu::BufferDescriptor {
+    let descriptor = wgpu::BufferDescriptor {
         label: Some(what),
         size,
         usage: usage | BufferUsages::COPY_DST,
         mapped_at_creation: false,
-    });
-    match pollster::block_on(scope.pop()) {
-        None => Ok(buffer),
-        Some(_) => Err(Error::OutOfMemory { what: what.into(), bytes: size }),
+    };
+    let what = || what.to_owned();
+    match refused(engine.device(), || engine.device().create_buffer(&descriptor)) {
+        (buffer, None) => Ok(buffer),
+        (_, Some(wgpu::Error::OutOfMemory { .. })) => {
+            Err(Error::OutOfMemory { what: what(), bytes: Some(size) })
+        }
+        (_, Some(why)) => Err(Error::Wgpu { what: what(), why: why.to_string() }),
     }
 }
 

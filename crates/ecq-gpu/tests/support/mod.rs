@@ -38,11 +38,13 @@ pub fn engine_with(options: Options) -> Option<Engine> {
 }
 
 pub fn buffer(engine: &Engine, numbers: &[f32]) -> Buffer {
-    engine.device().create_buffer_init(&wgpu::util::BufferInitDescriptor {
-        label: None,
-        contents: bytemuck::cast_slice(numbers),
-        usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST,
-    })
+    let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+    buffer_for(engine, bytemuck::cast_slice(numbers), usage)
+}
+
+pub fn buffer_for(engine: &Engine, contents: &[u8], usage: BufferUsages) -> Buffer {
+    let descriptor = wgpu::util::BufferInitDescriptor { label: None, contents, usage };
+    engine.device().create_buffer_init(&descriptor)
 }
 
 /// What a kernel leaves where it must not write, or has not written.

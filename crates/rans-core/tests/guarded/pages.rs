@@ -93,10 +93,14 @@ impl Room {
     /// that process died.
     pub fn died_of(&mut self, edge: Edge, len: usize, at: isize, write: bool) -> Option<Signal> {
         let place = self.place(edge, len).wrapping_offset(at);
-        // SAFETY: the child touches one byte, if it may, and ends without any of this process's clean-up
+        // SAFETY: the child asks the system for no core and no message, touches one byte, if it may, and ends without any of
+        // this process's clean-up
         unsafe {
             match fork().unwrap() {
                 ForkResult::Child => {
+                    let none = nix::libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+                    nix::libc::setrlimit(nix::libc::RLIMIT_CORE, &none);
+                    nix::libc::close(2);
                     let byte = place.read_volatile();
                     if write {
                         place.write_volatile(byte);
