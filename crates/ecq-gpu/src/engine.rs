@@ -197,8 +197,8 @@ pub(crate) fn refused<T>(device: &Device, run: impl FnOnce() -> T) -> (T, Option
     let scopes = [ErrorFilter::Validation, ErrorFilter::Internal, ErrorFilter::OutOfMemory]
         .map(|filter| device.push_error_scope(filter));
     let done = run();
-    // the last one first
-    let refused = scopes.into_iter().rev().fold(None, |all, scope| pollster::block_on(scope.pop()).or(all));
+    // the last one first: without memory, what is not valid is a consequence
+    let refused = scopes.into_iter().rev().fold(None, |all, scope| all.or(pollster::block_on(scope.pop())));
     (done, refused)
 }
 
@@ -206,10 +206,13 @@ pub(crate) fn refused<T>(device: &Device, run: impl FnOnce() -> T) -> (T, Option
 fn caught<T>(device: &Device, what: &str, run: impl FnOnce() -> Result<T>) -> Result<T> {
     let (done, refused) = refused(device, run);
     let what = what.into();
-    match refused {
-        None => done,
-        Some(wgpu::Error::OutOfMemory { .. }) => done.and(Err(Error::OutOfMemory { what, bytes: None })),
-        Some(why) => done.and(Err(Error::Wgpu { what, why: why.to_string() })),
+    match (refused, done) {
+        (None, done) => done,
+        (_, Err(error @ Error::OutOfMemory { .. })) => Err(error),
+        // what could not be made cannot be mapped, either: other errors are consequences
+        (Some(wgpu::Error::OutOfMemory { .. }), _) => Err(Error::OutOfMemory { what, bytes: None }),
+        (Some(_), Err(error)) => Err(error),
+        (Some(why), Ok(_)) => Err(Error::Wgpu { what, why: why.to_string() }),
     }
 }
 
