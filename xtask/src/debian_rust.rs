@@ -29,16 +29,33 @@ pub fn cargo_build() -> Result<Command> {
     Ok(build)
 }
 
-/// `rustc` with the `std` of 64-bit ARM.
-pub fn rustc_arm64() -> Result<Command> {
+/// cargo for 64-bit ARM, and a folder for what it builds.
+pub fn cargo_arm64() -> Result<Command> {
+    let home = with_arm64()?;
+    let mut cargo = shell::cargo();
+    cargo
+        .env("RUSTC", home.join("usr/bin/rustc"))
+        .env("LD_LIBRARY_PATH", library_path(&home))
+        .env("CARGO_TARGET_DIR", shell::target_dir("debian-rust")?)
+        .env_remove("RUSTC_WRAPPER");
+    Ok(cargo)
+}
+
+/// The folder of the compiler, which finds the `std` of 64-bit ARM beside its own.
+fn with_arm64() -> Result<PathBuf> {
+    const TARGET: &str = "usr/lib/rustlib/aarch64-unknown-linux-gnu";
     let home = unpacked()?;
+    if home.join(TARGET).is_dir() {
+        return Ok(home);
+    }
     let packages = || Ok(vec!["libstd-rust-web-dev:arm64".to_owned()]);
     let std = fetched("rust-web-arm64", packages).context(
         "Debian's std for ARM cannot be fetched; try dpkg --add-architecture arm64 && apt-get update",
     )?;
-    let mut rustc = shell::command(home.join("usr/bin/rustc"));
-    rustc.env("LD_LIBRARY_PATH", library_path(&home)).arg("--sysroot").arg(std.join("usr"));
-    Ok(rustc)
+    let (from, to) = (std.join(TARGET), home.join(TARGET));
+    fs::rename(&from, &to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))?;
+    fs::remove_dir_all(&std).with_context(|| format!("cannot remove {}", std.display()))?;
+    Ok(home)
 }
 
 /// The folder of the compiler.
