@@ -128,9 +128,11 @@ fn program(target: &str) -> Result<PathBuf> {
 
 /// Where new inputs of a target go, and where the committed ones are.
 fn corpora(target: &str) -> Result<[PathBuf; 2]> {
-    let own = shell::cache().join("fuzz").join(target);
-    fs::create_dir_all(&own).with_context(|| format!("cannot create {}", own.display()))?;
-    Ok([own, shell::root().join("fuzz/corpus").join(target)])
+    let all = [shell::cache().join("fuzz"), shell::root().join("fuzz/corpus")].map(|all| all.join(target));
+    for folder in &all {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    Ok(all)
 }
 
 /// Runs targets, some at once, and prints a line for each.
