@@ -1,12 +1,11 @@
 //! Source to `.ecq`.
 
 use std::cell::RefCell;
-use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ecq_format::directory::{self, Extent, Part, SourceFile};
+use ecq_format::directory::{Extent, Part};
 use ecq_format::encode::{Encoder, Profile};
 use ecq_format::plan::{Histogram, Plan};
 use ecq_format::side::Side;
@@ -17,19 +16,16 @@ use ecq_quant::quantize::Quantized;
 use ecq_quant::scheme::BITS;
 use ecq_quant::weights::Weights;
 use ecq_quant::{Curve, Scheme};
-use sha2::{Digest, Sha256};
 
 use crate::progress::step;
 use crate::rates::share::{Shares, quantize_error};
 use crate::rates::size::{SizeControl, Verdict};
 use crate::rates::{Choice, RateControl, Rules, Target};
 use crate::source::packed::{Packed, Role};
-use crate::source::{self, FileFormat, Source, SourceLimits, SourceTensor, SourceType};
+use crate::source::{Source, SourceLimits, SourceTensor, SourceType};
 use crate::tensors::{BlockTensor, SourceMatrix};
+use crate::verbatim::{blobs, sha256, verbatim};
 use crate::{Error, Progress, Result};
-
-/// Most bytes of a source file that belong to no tensor; what a reader unpacks by default.
-const MOST_ELSE: u64 = 1 << 30;
 
 /// Scheme of floats that are coded without loss.
 const FLOATS: &str = "lossless";
@@ -537,69 +533,4 @@ pub(crate) fn plain_type(tensor: &SourceTensor) -> Option<Dtype> {
     };
     let weights = tensor.shape.iter().try_fold(1u64, |a, &d| a.checked_mul(d))?;
     (weights.checked_mul(dtype.bitsize() as u64)? == tensor.len.checked_mul(8)?).then_some(dtype)
-}
-
-/// Stores companions and the verbatim parts of the sources; returns what the directory says of the sources, without their
-/// checksums.
-fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
-    for companion in source.companions() {
-        let bytes = std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?;
-        writer.blob(&companion.name, directory::Role::Companion, &bytes)?;
-    }
-    let mut files = Vec::new();
-    for (i, file) in source.files().iter().enumerate() {
-        let verbatim = writer.blob(&file.name, directory::Role::Verbatim, &verbatim(source, i)?)?;
-        let format = match file.format {
-            FileFormat::Gguf => "gguf",
-            FileFormat::Safetensors => "safetensors",
-        };
-        let (name, size) = (file.name.clone(), file.bytes().len() as u64);
-        files.push(SourceFile { name, format: format.into(), size, sha256: String::new(), verbatim });
-    }
-    Ok(files)
-}
-
-/// The bytes of a source file that belong to no tensor.
-fn verbatim(source: &Source, index: usize) -> Result<Vec<u8>> {
-    let file = &source.files()[index];
-    let extents = source.tensors().iter().filter(|t| t.file == index).map(|t| (t.offset, t.len));
-    let bytes = file.bytes();
-    let gaps: Vec<_> = gaps(extents, bytes.len() as u64).collect();
-    let kept = gaps.iter().map(|(_, len)| len).sum::<u64>();
-    if kept > MOST_ELSE {
-        return Err(Error::TooMuchElse { path: file.path.clone(), bytes: kept, limit: MOST_ELSE });
-    }
-    let mut verbatim = Vec::with_capacity(kept as usize);
-    gaps.iter().for_each(|&(at, len)| verbatim.extend(&bytes[at as usize..(at + len) as usize]));
-    Ok(verbatim)
-}
-
-/// (offset, length) of what lies between extents, which must ascend and not overlap, and after them up to `size`.
-pub(crate) fn gaps(extents: impl Iterator<Item = (u64, u64)>, size: u64) -> impl Iterator<Item = (u64, u64)> {
-    let mut at = 0;
-    extents.chain([(size, 0)]).map(move |(offset, len)| {
-        let gap = (at, offset.saturating_sub(at));
-        at = offset + len;
-        gap
-    })
-}
-
-/// SHA-256 in hexadecimal; stops early, with a worthless sum, when it is to stop.
-pub(crate) fn sha256(file: &source::SourceFile, stop: impl Fn() -> bool) -> String {
-    let mut hasher = Sha256::new();
-    for piece in file.bytes().chunks(1 << 24) {
-        if stop() {
-            break;
-        }
-        hasher.update(piece);
-        file.used(piece.len() as u64);
-    }
-    hex(&hasher.finalize())
-}
-
-pub(crate) fn hex(digest: &[u8]) -> String {
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
 }

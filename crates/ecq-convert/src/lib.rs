@@ -29,6 +29,7 @@ pub mod recode;
 pub mod restore;
 pub mod source;
 pub mod tensors;
+mod verbatim;
 pub mod verify;
 
 pub use error::{Error, Result};

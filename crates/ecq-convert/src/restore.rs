@@ -16,11 +16,11 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use crate::blocks::{BlockError, to_f32};
-use crate::convert::{gaps, hex};
 use crate::file_name;
 use crate::progress::step;
 use crate::source::SourceType;
 use crate::tensors::Packer;
+use crate::verbatim::{gaps, hex};
 use crate::{Error, Progress, Result};
 
 /// A float type for restored weights.

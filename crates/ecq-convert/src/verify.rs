@@ -11,13 +11,13 @@ use ecq_quant::values::Dequantizer;
 use ecq_quant::weights::Weights;
 use serde::Serialize;
 
-use crate::convert::sha256;
 use crate::inspect::bits;
 use crate::progress::step;
 use crate::restore::{Packers, source_file, tiles};
 use crate::source::packed::Role;
 use crate::source::{Source, SourceTensor};
 use crate::tensors::SourceMatrix;
+use crate::verbatim::sha256;
 use crate::{Error, Progress, Result};
 
 /// What was verified.
