@@ -150,14 +150,48 @@ fn side_by_side(targets: &[(&str, usize)], jobs: usize, seconds: u64) -> Result<
     })
 }
 
-/// Runs a target on its corpora and beyond; what came of it in a line. Error: a finding, and how to see it again.
+/// Runs a target on its corpora and beyond until it has had so many seconds of a CPU, which others may use, too; what came of
+/// it in a line. Error: a finding, and how to see it again.
 fn search(target: &str, longest: usize, seconds: u64) -> Result<String> {
+    let mut all = Round::default();
+    while all.seconds < 0.95 * seconds as f64 {
+        let left = (seconds as f64 - all.seconds).ceil() as u64;
+        let round = round(target, longest, left)?;
+        all = Round {
+            seconds: all.seconds + round.seconds,
+            inputs: all.inputs + round.inputs,
+            new: all.new + round.new,
+            ..round
+        };
+    }
+    let Round { seconds, inputs, new, edges, megabytes } = all;
+    Ok(format!(
+        "no finding in {inputs} inputs, {seconds:.0} s of CPU; {new} of them new, {edges} edges, {megabytes} MB"
+    ))
+}
+
+/// What a run of libFuzzer says at its end.
+#[derive(Default)]
+struct Round {
+    /// Of a CPU.
+    seconds: f64,
+    inputs: u64,
+    /// Inputs that were kept.
+    new: u64,
+    edges: u64,
+    megabytes: u64,
+}
+
+/// A run of so many seconds by the clock.
+fn round(target: &str, longest: usize, seconds: u64) -> Result<Round> {
     let log_path = shell::cache().join("fuzz").join(format!("{target}.log"));
     let artifacts = shell::root().join("fuzz/artifacts").join(target);
     let corpora = corpora(target)?;
     fs::create_dir_all(&artifacts).with_context(|| format!("cannot create {}", artifacts.display()))?;
     let log = fs::File::create(&log_path).with_context(|| format!("cannot write {}", log_path.display()))?;
-    let mut run = shell::command(program(target)?);
+    // the shell tells what CPU time its children took
+    let mut run = shell::command("sh");
+    run.args(["-c", "\"$0\" \"$@\"; code=$?; times >&2; exit $code"]).arg(program(target)?);
     run.args(&corpora).args(LIMITS).args([
         format!("-max_total_time={seconds}"),
         format!("-max_len={longest}"),
@@ -166,29 +200,40 @@ fn search(target: &str, longest: usize, seconds: u64) -> Result<String> {
     ]);
     let status = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).status()?;
     let text = fs::read_to_string(&log_path).unwrap_or_default();
-    if !status.success() {
-        let found = text.lines().filter_map(|line| line.split_once("Test unit written to ")).next_back();
-        let input = found.map_or("an input that was not written", |(_, path)| path);
-        let what =
-            text.lines().find(|line| line.contains("panicked at") || line.starts_with("==")).unwrap_or("");
-        bail!(
-            "{target}: a finding: {what}\n{input}\nsee {}; again: {} {input}",
-            log_path.display(),
-            program(target)?.display()
-        );
+    if status.success() {
+        return Round::of(&text).with_context(|| format!("{} does not end as expected", log_path.display()));
     }
-    let statistic = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(&format!("stat::{name}:")));
-        line.map_or("?", str::trim).to_owned()
-    };
-    let covered = text.lines().filter_map(|line| line.split_once(" cov: ")).next_back();
-    let covered = covered.and_then(|(_, rest)| rest.split(' ').next()).unwrap_or("?");
-    Ok(format!(
-        "no finding in {} inputs, {seconds} s; {} of them new, {covered} edges, {} MB",
-        statistic("number_of_executed_units"),
-        statistic("new_units_added"),
-        statistic("peak_rss_mb"),
-    ))
+    let found = text.lines().filter_map(|line| line.split_once("Test unit written to ")).next_back();
+    let input = found.map_or("an input that was not written", |(_, path)| path);
+    let what = text.lines().find(|line| line.contains("panicked at") || line.starts_with("==")).unwrap_or("");
+    bail!(
+        "{target}: a finding: {what}\n{input}\nsee {}; again: {} {input}",
+        log_path.display(),
+        program(target)?.display()
+    );
+}
+
+impl Round {
+    /// From what was printed.
+    fn of(text: &str) -> Option<Self> {
+        let statistic = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("stat::{name}:")))?;
+            line.trim().parse().ok()
+        };
+        let edges = text.lines().filter_map(|line| line.split_once(" cov: ")).next_back();
+        // minutes and seconds for users, and for the system
+        let times = text.lines().next_back()?.split_whitespace().map(|time| {
+            let (minutes, seconds) = time.strip_suffix('s')?.split_once('m')?;
+            Some(60.0 * minutes.parse::<f64>().ok()? + seconds.parse::<f64>().ok()?)
+        });
+        Some(Self {
+            seconds: times.sum::<Option<f64>>()?,
+            inputs: statistic("number_of_executed_units")?,
+            new: statistic("new_units_added")?,
+            edges: edges?.1.split(' ').next()?.parse().ok()?,
+            megabytes: statistic("peak_rss_mb")?,
+        })
+    }
 }
 
 /// The least inputs of both corpora that cover as much, as the committed one.
@@ -270,6 +315,16 @@ mod tests {
         let none = "UNCOVERED_FUNC: hits: 0 edges: 0/9 x /w/crates/rans-core/src/freq.rs:1:1";
         assert_eq!(function(none).unwrap().2, [0, 9]);
         assert!(function("COVERED_FUNC: hits: 3 edges: 1/2 x /w/crates/ecq-cli/src/main.rs:1:1").is_none());
+    }
+
+    #[test]
+    fn the_end_of_a_run_is_read() {
+        let text = "#8\tREDUCE cov: 5 ft: 9\n#9\tDONE   cov: 71 ft: 140 corp: 3/9b\nstat::number_of_executed_units: 1200\n\
+            stat::average_exec_per_sec:     600\nstat::new_units_added:          3\nstat::peak_rss_mb:  81\n\
+            0m0.00s 0m0.00s\n1m2.50s 0m1.25s\n";
+        let Round { seconds, inputs, new, edges, megabytes } = Round::of(text).unwrap();
+        assert_eq!((seconds, inputs, new, edges, megabytes), (63.75, 1200, 3, 71, 81));
+        assert!(Round::of("stat::peak_rss_mb: 81\n").is_none());
     }
 
     #[test]
