@@ -29,7 +29,7 @@ pub fn cargo_build() -> Result<Command> {
     Ok(build)
 }
 
-/// cargo for 64-bit ARM, and a folder for what it builds.
+/// cargo for 64-bit ARM, which builds into a folder of its own.
 pub fn cargo_arm64() -> Result<Command> {
     let home = with_arm64()?;
     let mut cargo = shell::cargo();

@@ -73,6 +73,9 @@ pub fn run(args: &Args) -> Result<()> {
     if targets.is_empty() {
         bail!("no such target; the targets are {}", TARGETS.map(|(name, _)| name).join(", "));
     }
+    if let Some(why) = elsewhere() {
+        bail!("{why}");
+    }
     build()?;
     let seconds = (60.0 * args.minutes).ceil() as u64;
     side_by_side(&targets, args.jobs, seconds)?;
@@ -87,13 +90,18 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// The step of `cargo xtask test`: all that was found before, then a few seconds of new inputs.
 pub fn short() -> Result<Outcome> {
-    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
-        let why = format!("fuzzing: the sanitizer's library is there for {HOST} only");
+    if let Some(why) = elsewhere() {
         return Ok(Outcome::NotRun(why));
     }
     build()?;
     side_by_side(&TARGETS, 2, SHORT)?;
     Ok(Outcome::Done)
+}
+
+/// Why there is no fuzzing on this machine.
+fn elsewhere() -> Option<String> {
+    let here = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+    (!here).then(|| format!("fuzzing: the sanitizer's library is there for {HOST} only"))
 }
 
 /// cargo-fuzz, installed if need be: the registry has its source.
@@ -204,7 +212,9 @@ fn round(target: &str, longest: usize, seconds: u64) -> Result<Round> {
         return Round::of(&text).with_context(|| format!("{} does not end as expected", log_path.display()));
     }
     let found = text.lines().filter_map(|line| line.split_once("Test unit written to ")).next_back();
-    let input = found.map_or("an input that was not written", |(_, path)| path);
+    let Some((_, input)) = found else {
+        bail!("{target} ended ({status}) and wrote no input; see {}", log_path.display());
+    };
     let what = text.lines().find(|line| line.contains("panicked at") || line.starts_with("==")).unwrap_or("");
     bail!(
         "{target}: a finding: {what}\n{input}\nsee {}; again: {} {input}",

@@ -62,7 +62,7 @@ enum Command {
     Fuzz(fuzz::Args),
     /// Build the firmware of rans-core and prefix-core for bare ARM cores and run it in an emulator
     BareMetal,
-    /// Build rans-core's tests for 64-bit ARM and run them in an emulator
+    /// Build the tests of rans-core and ecq-cpu for 64-bit ARM and run them in an emulator
     Neon,
     /// Run the codecs' scalar paths under Miri, which finds undefined behaviour; a nightly toolchain has it
     Miri,

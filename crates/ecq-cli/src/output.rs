@@ -98,9 +98,9 @@ pub fn inspection(path: &Path, i: &Inspection) -> Result<()> {
             out,
             "from {} ({}, {}), SHA-256 {}",
             clean(&source.name, 60),
-            source.format,
+            clean(&source.format, 12),
             mb(source.bytes),
-            source.sha256
+            clean(&source.sha256, 64)
         )?;
     }
     if !i.companions.is_empty() {

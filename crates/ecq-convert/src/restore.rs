@@ -150,11 +150,8 @@ fn companion(reader: &Reader, index: usize, path: &Path, as_it_was: bool) -> Res
     let mut write = |bytes: &[u8]| file.write_all(bytes).map_err(Error::io(path, "write"));
     if as_it_was {
         let mut blob = reader.unpack(index)?;
-        loop {
-            match blob.next(u64::MAX)? {
-                [] => break,
-                piece => write(piece)?,
-            }
+        while let piece @ [_, ..] = blob.next(u64::MAX)? {
+            write(piece)?;
         }
     } else {
         write(&unquantized(reader.blob(index)?))?;

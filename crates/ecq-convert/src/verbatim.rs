@@ -1,12 +1,13 @@
 //! What of a source is no tensor: kept verbatim, so that every file comes back byte for byte.
 
-use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read;
 
 use ecq_format::directory::{self, SourceFile};
 use ecq_format::writer::Writer;
 use sha2::{Digest, Sha256};
 
-use crate::source::{self, FileFormat, Source};
+use crate::source::{self, Companion, FileFormat, Source, SourceError};
 use crate::{Error, Result};
 
 /// Most bytes of a source file that belong to no tensor; what a reader unpacks by default.
@@ -16,7 +17,7 @@ const MOST_ELSE: u64 = 1 << 30;
 /// checksums.
 pub fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
     for companion in source.companions() {
-        let bytes = std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?;
+        let bytes = companion_bytes(companion)?;
         writer.blob(&companion.name, directory::Role::Companion, &bytes)?;
     }
     let mut files = Vec::new();
@@ -30,6 +31,21 @@ pub fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
         files.push(SourceFile { name, format: format.into(), size, sha256: String::new(), verbatim });
     }
     Ok(files)
+}
+
+/// The bytes of a companion, as many as it had when the source was opened.
+fn companion_bytes(companion: &Companion) -> Result<Vec<u8>> {
+    let Companion { path, size, .. } = companion;
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(Error::io(path, "read"))?;
+    file.take(size + 1).read_to_end(&mut bytes).map_err(Error::io(path, "read"))?;
+    match bytes.len() as u64 == *size {
+        true => Ok(bytes),
+        false => {
+            let why = "was changed while it was being read; wait until nothing writes to it";
+            Err(SourceError::Changed { path: path.clone(), why }.into())
+        }
+    }
 }
 
 /// The bytes of a source file that belong to no tensor.
@@ -71,8 +87,5 @@ pub fn sha256(file: &source::SourceFile, stop: impl Fn() -> bool) -> String {
 }
 
 pub fn hex(digest: &[u8]) -> String {
-    digest.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // writing to a String cannot fail
-        text
-    })
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -161,6 +161,23 @@ fn a_source_that_is_written_at_any_moment_is_not_converted() {
 
 #[cfg(unix)]
 #[test]
+fn a_small_file_of_another_length_is_not_stored() {
+    let folder = tempfile::tempdir().unwrap();
+    let (model, _) = copy("mlx4", folder.path());
+    let (config, output) = (model.join("config.json"), folder.path().join("out.ecq"));
+    let whole = fs::read(&config).unwrap();
+    for changed in [[&whole[..], b" "].concat(), whole[1..].to_vec(), vec![]] {
+        fs::write(&config, &whole).unwrap();
+        let source = Source::open(&model, &SourceLimits::default()).unwrap();
+        fs::write(&config, changed).unwrap();
+        let error =
+            convert_source(&source, &output, &Options::new(Treatment::Lossless), &Silent).unwrap_err();
+        assert!(error.to_string().contains("config.json: was changed"), "{error}");
+        assert!(!output.exists());
+    }
+}
+
+#[test]
 fn files_that_are_cut_short_are_told_from_damaged_ones() {
     ecq_format::signals::into_errors().unwrap();
     let folder = tempfile::tempdir().unwrap();

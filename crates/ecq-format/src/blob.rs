@@ -14,53 +14,39 @@ const PIECE: usize = 64 << 10;
 pub struct Unpacker<'a> {
     reader: &'a Reader,
     blob: &'a Blob,
-    packed: Packed<'a>,
+    unpacked: Box<dyn Read + Send + 'a>,
     /// Bytes that are still to come.
     left: u64,
     piece: Vec<u8>,
 }
 
-enum Packed<'a> {
-    Plain(&'a [u8]),
-    Zstd(zstd::Decoder<'a, &'a [u8]>),
-}
-
 impl<'a> Unpacker<'a> {
     pub(crate) fn new(reader: &'a Reader, blob: &'a Blob, stored: &'a [u8]) -> Result<Self> {
         let corrupt = |e: std::io::Error| reader.corrupt(&blob.name, "blob", e.to_string());
-        let packed = if blob.zstd {
+        let unpacked: Box<dyn Read + Send + 'a> = if blob.zstd {
             let mut decoder = zstd::Decoder::with_buffer(stored).map_err(corrupt)?;
             decoder.window_log_max(MAX_ZSTD_WINDOW_LOG).map_err(corrupt)?;
-            Packed::Zstd(decoder)
+            Box::new(decoder)
         } else {
-            Packed::Plain(stored)
+            Box::new(stored)
         };
-        Ok(Self { reader, blob, packed, left: blob.size, piece: vec![0; PIECE] })
+        Ok(Self { reader, blob, unpacked, left: blob.size, piece: vec![0; PIECE] })
     }
 
     /// The next bytes, at most `most` of them, which is not 0; none at the end. Error: [`Error::Corrupt`].
     pub fn next(&mut self, most: u64) -> Result<&[u8]> {
         let wanted = most.min(self.left).min(PIECE as u64) as usize;
         // at the end one byte more is asked for, which must not be there
-        let found = self.read(wanted.max(1))?;
+        let read = self.unpacked.read(&mut self.piece[..wanted.max(1)]);
+        let found = read.map_err(|e| self.corrupt(e.to_string()))?;
         if found > wanted || (found == 0 && self.left > 0) {
-            return Err(self.wrong_size());
+            return Err(self.corrupt(format!("not the {} bytes that the directory says", self.blob.size)));
         }
         self.left -= found as u64;
         Ok(&self.piece[..found])
     }
 
-    fn read(&mut self, most: usize) -> Result<usize> {
-        let piece = &mut self.piece[..most];
-        let read = match &mut self.packed {
-            Packed::Plain(bytes) => bytes.read(piece),
-            Packed::Zstd(decoder) => decoder.read(piece),
-        };
-        read.map_err(|e| self.reader.corrupt(&self.blob.name, "blob", e.to_string()))
-    }
-
-    fn wrong_size(&self) -> Error {
-        let why = format!("not the {} bytes that the directory says", self.blob.size);
+    fn corrupt(&self, why: String) -> Error {
         self.reader.corrupt(&self.blob.name, "blob", why)
     }
 }

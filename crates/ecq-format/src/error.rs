@@ -82,7 +82,7 @@ pub enum Error {
         why: String,
     },
     /// The file asks for more than the caller allows.
-    #[error("{}: {} is {value}, above the limit of {limit}; raise the limit if the file is to be trusted", path.display(), shown(what))]
+    #[error("{}: {} is {value}, above the limit of {limit}; a program that trusts the file can raise it", path.display(), shown(what))]
     Limit {
         /// The file.
         path: PathBuf,

@@ -27,7 +27,7 @@ pub struct Limits {
     pub name: u64,
     /// Dimensions of a tensor.
     pub dimensions: u64,
-    /// Weights of all tensors together. Of equal weights a file of some kilobytes can hold any number, and whoever decodes
+    /// Weights of all coded tensors together. Of equal weights a file of some kilobytes can hold any number, and whoever decodes
     /// them all takes time and room for them: set it to what the model at hand can have.
     pub weights: u64,
     /// Unpacked bytes of one blob.
@@ -276,12 +276,10 @@ impl Reader {
     pub fn blob(&self, index: usize) -> Result<Vec<u8>> {
         let (mut blob, mut bytes) = (self.unpack(index)?, Vec::new());
         // grows with what is really there, so a lying size allocates nothing
-        loop {
-            match blob.next(u64::MAX)? {
-                [] => return Ok(bytes),
-                piece => bytes.extend(piece),
-            }
+        while let piece @ [_, ..] = blob.next(u64::MAX)? {
+            bytes.extend(piece);
         }
+        Ok(bytes)
     }
 
     /// The same piece by piece, in memory that does not depend on the blob's size.

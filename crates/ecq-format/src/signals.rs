@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 /// the limit of the process (an error of the write). For programs, at their start; a library leaves signals to the program
 /// that uses it. Where there are no such signals, it does nothing.
 ///
-/// Signals that are not of a map go to the handler that was there before.
+/// A SIGBUS that is not of a map goes to the handler that was there before; SIGXFSZ is ignored, whoever handled it.
+///
+/// Error: the system takes no handler.
 pub fn into_errors() -> std::io::Result<()> {
     #[cfg(unix)]
     handler::install()?;

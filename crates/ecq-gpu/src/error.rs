@@ -31,7 +31,7 @@ pub enum Error {
         name: &'static str,
     },
     /// The device has no memory left.
-    #[error("out of GPU memory: {what} needs {}more", amount(*bytes))]
+    #[error("out of GPU memory for {what}{}; free some, or give the weights less of it", amount(*bytes))]
     OutOfMemory {
         /// What was to be stored or done.
         what: String,
@@ -78,5 +78,5 @@ pub enum Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 fn amount(bytes: Option<u64>) -> String {
-    bytes.map_or_else(String::new, |bytes| format!("{bytes} bytes "))
+    bytes.map_or_else(String::new, |bytes| format!(", which needs {bytes} bytes"))
 }

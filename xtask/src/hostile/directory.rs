@@ -335,6 +335,7 @@ fn sources() -> Vec<Lie> {
     let sum = json!("0".repeat(64));
     vec![
         ("sha256-wrong", "/sources/0/sha256", sum, "sha256", "comes back with SHA-256"),
+        ("sha256-escapes", "/sources/0/sha256", json!("\u{1b}[2J\u{1b}]0;x\u{7}"), "sha256", "it was "),
         ("sha256-no-sum", "/sources/0/sha256", json!("?"), "sha256", "it was ?"),
         ("size-more", "/sources/0/size", json!(3000), "inconsistent", "its verbatim part is too short"),
         ("size-most", "/sources/0/size", json!(MOST), "inconsistent", "its verbatim part is too short"),

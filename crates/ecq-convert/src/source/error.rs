@@ -41,16 +41,16 @@ pub enum SourceError {
     #[error("{path}: GGUF version {version} is not supported, expected 2 or 3; write it with a current tool")]
     Version { path: PathBuf, version: u32 },
     #[error(
-        "{path}: {count} {what} are more than the limit of {limit}; raise the limit if you trust the file"
+        "{path}: {count} {what} are more than the limit of {limit}; a program that trusts the file can raise it"
     )]
     CountLimit { path: PathBuf, what: &'static str, count: u64, limit: u64 },
     #[error("{path}: {count} {what} at byte {at} cannot fit in the {left} bytes left; the file is damaged")]
     CountImpossible { path: PathBuf, what: &'static str, at: u64, count: u64, left: u64 },
     #[error(
-        "{path}: the header is longer than the limit of {limit} bytes; \
-             raise the limit if you trust the file"
+        "{path}: its header or index has {len} bytes or more, above the limit of {limit}; \
+             a program that trusts the file can raise it"
     )]
-    HeaderTooLarge { path: PathBuf, limit: u64 },
+    HeaderTooLarge { path: PathBuf, len: u64, limit: u64 },
     #[error(
         "{path}: a header of {bytes} bytes is announced and {left} bytes follow; the file is truncated \
              or is not safetensors, download it again"
@@ -65,7 +65,7 @@ pub enum SourceError {
     StringLength { path: PathBuf, what: &'static str, at: u64, len: u64, left: u64 },
     #[error(
         "{path}: {what} of {len} bytes is longer than the limit of {limit}; \
-             raise the limit if you trust the file"
+             a program that trusts the file can raise it"
     )]
     NameTooLong { path: PathBuf, what: &'static str, len: u64, limit: u64 },
     #[error("{path}: {what} at byte {at} is not valid UTF-8; the file is damaged")]
@@ -85,7 +85,7 @@ pub enum SourceError {
     Alignment { path: PathBuf, value: u64, limit: u64 },
     #[error(
         "{path}: tensor {tensor:?} has {count} dimensions, which is more than the limit of {limit}; \
-             the file is damaged, or raise the limit if you trust it"
+             the file is damaged, or a program that trusts it can raise the limit"
     )]
     Dimensions { path: PathBuf, tensor: String, count: u64, limit: u64 },
     #[error("{path}: tensor {tensor:?}: its shape or offset overflows 64 bits; the file is damaged")]

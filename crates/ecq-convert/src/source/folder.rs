@@ -29,7 +29,8 @@ pub(super) struct Plan {
 /// Sorts the contents of a folder into weights, companions and the rest.
 pub(super) fn scan(folder: &Path, limits: &SourceLimits) -> Result<Plan, SourceError> {
     let listing = list(folder, limits)?;
-    let indexes: Vec<&str> = listing.companions.iter().map(String::as_str).filter(|n| is_index(n)).collect();
+    let indexes: Vec<&str> =
+        listing.companions.iter().map(|c| c.name.as_str()).filter(|n| is_index(n)).collect();
     let index = match indexes[..] {
         [] => None,
         _ if indexes.contains(&DEFAULT_INDEX) => Some(DEFAULT_INDEX),
@@ -52,8 +53,7 @@ pub(super) fn scan(folder: &Path, limits: &SourceLimits) -> Result<Plan, SourceE
         };
         return Err(SourceError::NoModel { path: folder.into(), hint });
     }
-    let companions = listing.companions.into_iter().map(|name| companion(folder, name)).collect();
-    Ok(Plan { folder: folder.into(), shards, index, companions, left_out })
+    Ok(Plan { folder: folder.into(), shards, index, companions: listing.companions, left_out })
 }
 
 /// A sharded model named by its index: the index and the shards it lists, nothing else of the folder.
@@ -62,19 +62,16 @@ pub(super) fn from_index(path: &Path, name: String, limits: &SourceLimits) -> Re
     let index = Index::read(path, limits)?;
     index.check_present(|file| folder.join(file).is_file())?;
     let shards = index.shards().into_iter().map(str::to_owned).collect();
-    let companions = vec![Companion { name, path: path.into() }];
+    let about = fs::metadata(path).map_err(|source| io_error(path, source))?;
+    let companions = vec![Companion { name, path: path.into(), size: about.len() }];
     Ok(Plan { folder, shards, index: Some(index), companions, left_out: Vec::new() })
-}
-
-fn companion(folder: &Path, name: String) -> Companion {
-    Companion { path: folder.join(&name), name }
 }
 
 /// The entries of a folder by role, each list sorted.
 #[derive(Default)]
 struct Listing {
     weights: Vec<String>,
-    companions: Vec<String>,
+    companions: Vec<Companion>,
     rest: Vec<String>,
 }
 
@@ -87,8 +84,10 @@ fn list(folder: &Path, limits: &SourceLimits) -> Result<Listing, SourceError> {
             continue;
         };
         // Follows links: the download cache keeps a model as links into a blob store.
-        let about = fs::metadata(entry.path()).ok();
+        let path = entry.path();
+        let about = fs::metadata(&path).ok();
         let regular = about.as_ref().is_some_and(fs::Metadata::is_file) && is_plain(&name);
+        let size = about.map_or(0, |about| about.len());
         let hidden = name.starts_with('.');
         let extension = Path::new(&name).extension().and_then(|extension| extension.to_str()).unwrap_or("");
         if regular && !hidden && name.ends_with(WEIGHTS_SUFFIX) {
@@ -96,15 +95,15 @@ fn list(folder: &Path, limits: &SourceLimits) -> Result<Listing, SourceError> {
         } else if regular
             && !hidden
             && COMPANION_EXTENSIONS.contains(&extension)
-            && about.is_some_and(|about| about.len() <= limits.max_companion)
+            && size <= limits.max_companion
         {
-            listing.companions.push(name);
+            listing.companions.push(Companion { name, path, size });
         } else {
             listing.rest.push(name);
         }
     }
     listing.weights.sort_unstable();
-    listing.companions.sort_unstable();
+    listing.companions.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     Ok(listing)
 }
 
@@ -128,7 +127,7 @@ impl Index {
         let map = map_file(path)?;
         let limit = limits.max_header;
         if map.len() as u64 > limit {
-            return Err(SourceError::HeaderTooLarge { path: path.into(), limit });
+            return Err(SourceError::HeaderTooLarge { path: path.into(), len: map.len() as u64, limit });
         }
         let invalid = |detail: String| SourceError::IndexJson { path: path.into(), detail };
         let IndexJson { weight_map } =

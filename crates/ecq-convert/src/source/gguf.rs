@@ -176,7 +176,8 @@ impl<'a> Cursor<'a> {
         }
         let limit = self.limits.max_header;
         if at + needed > limit {
-            return Err(SourceError::HeaderTooLarge { path: self.path.into(), limit });
+            let (path, len) = (self.path.into(), at + needed);
+            return Err(SourceError::HeaderTooLarge { path, len, limit });
         }
         let taken = &self.bytes[self.at..][..needed as usize];
         self.at += needed as usize;

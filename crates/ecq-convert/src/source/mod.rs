@@ -120,6 +120,8 @@ pub struct Companion {
     pub name: String,
     /// Where the file is.
     pub path: PathBuf,
+    /// Its length in bytes when the source was opened.
+    pub size: u64,
 }
 
 /// A tensor type that is carried through unread.
@@ -351,7 +353,7 @@ impl Source {
         &self.files
     }
 
-    /// Whether all files are still what they were when they were opened; to be asked before anything is made of what was
+    /// Whether all files with weights are still what they were when they were opened; to be asked before anything is made of what was
     /// read from them, and when something else seems to be wrong with it.
     ///
     /// # Errors

@@ -71,7 +71,7 @@ fn header<'a>(path: &Path, bytes: &'a [u8], limits: &SourceLimits) -> Result<(&'
         return Err(SourceError::HeaderLength { path: path.into(), bytes: len, left });
     }
     if len > limits.max_header {
-        return Err(SourceError::HeaderTooLarge { path: path.into(), limit: limits.max_header });
+        return Err(SourceError::HeaderTooLarge { path: path.into(), len, limit: limits.max_header });
     }
     let header = std::str::from_utf8(&rest[..len as usize]).map_err(|error| SourceError::Utf8 {
         path: path.into(),
