@@ -1,6 +1,6 @@
 //! A `.ecq` file from a stranger.
 
-use ecq_convert::{Silent, verify};
+use ecq_convert::{Silent, inspect, verify};
 use ecq_cpu::{Isa, Matrix, Packed, Precision};
 use ecq_format::reader::{CodedTensor, Tensor};
 use ecq_format::{Limits, Reader};
@@ -24,11 +24,13 @@ fn limits() -> Limits {
 /// Most weights of a tensor that is multiplied: all instruction sets take their time.
 const MOST_WEIGHTS: u64 = 1 << 16;
 
-/// Opens a file, verifies it, and multiplies its tensors.
+/// Opens a file, inspects and verifies it, and multiplies its tensors.
 pub fn ecq(bytes: &[u8]) {
     let path = place::file("model.ecq", bytes);
     let Ok(reader) = Reader::open(&path, limits()) else { return };
+    let inspected = inspect::inspect(&reader).is_ok();
     let verified = verify::verify(&reader, None, &Silent).is_ok();
+    assert!(inspected || !verified, "verified, but cannot be inspected");
     for record in &reader.directory().tensors {
         match reader.load(record) {
             Ok(Tensor::Coded(tensor)) if tensor.coded().weights() <= MOST_WEIGHTS => {

@@ -108,20 +108,16 @@ pub fn inspect(reader: &Reader) -> Result<Inspection> {
     let companions = directory.blobs.iter().filter(|b| b.role == Role::Companion);
     let mut totals = Totals {
         file_bytes: reader.file_size(),
-        source_bytes: directory
-            .sources
-            .iter()
-            .map(|s| s.size)
-            .chain(companions.clone().map(|b| b.size))
-            .sum(),
+        source_bytes: sum(directory.sources.iter().map(|s| s.size).chain(companions.clone().map(|b| b.size))),
         header_bytes: reader.header_size(),
-        tensor_bytes: tensors.iter().map(|t| t.stored_bytes).sum(),
-        source_tensor_bytes: tensors.iter().map(|t| t.source_bytes).sum(),
-        coded_weights: coded.iter().map(|t| t.weights).sum(),
-        coded_bytes: coded.iter().map(|t| t.stored_bytes).sum(),
+        tensor_bytes: sum(tensors.iter().map(|t| t.stored_bytes)),
+        source_tensor_bytes: sum(tensors.iter().map(|t| t.source_bytes)),
+        coded_weights: sum(coded.iter().map(|t| t.weights)),
+        coded_bytes: sum(coded.iter().map(|t| t.stored_bytes)),
         ..Totals::default()
     };
-    totals.blob_bytes = totals.file_bytes.saturating_sub(totals.header_bytes + totals.tensor_bytes);
+    totals.blob_bytes =
+        totals.file_bytes.saturating_sub(totals.header_bytes.saturating_add(totals.tensor_bytes));
     totals.coded_bits = bits(totals.coded_bytes, totals.coded_weights);
     let sources = directory.sources.iter().map(|s| SourceInfo {
         name: s.name.clone(),
@@ -138,6 +134,11 @@ pub fn inspect(reader: &Reader) -> Result<Inspection> {
         tensors,
         totals,
     })
+}
+
+/// Of numbers that a file claims, so there may be no such sum.
+pub(crate) fn sum(all: impl Iterator<Item = u64>) -> u64 {
+    all.fold(0, u64::saturating_add)
 }
 
 /// Bits a weight; 0 for no weights.

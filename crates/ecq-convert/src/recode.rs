@@ -17,6 +17,7 @@ use ecq_format::writer::TensorHead;
 use ecq_format::{Reader, Writer};
 
 use crate::convert::{header_for, profile_for};
+use crate::inspect::sum;
 use crate::progress::step;
 use crate::{Error, Progress, Result};
 
@@ -45,7 +46,7 @@ pub fn recode(
     let header = header_for(directory.tensors.iter().map(|t| t.name.len()));
     let mut job = Job { reader, profile, progress, writer: Writer::create(output, overwrite, header)? };
     let name = output.file_name().unwrap_or_default().to_string_lossy();
-    progress.begin(&format!("recoding to {name}"), directory.tensors.iter().map(|t| t.source.len).sum());
+    progress.begin(&format!("recoding to {name}"), sum(directory.tensors.iter().map(|t| t.source.len)));
     // coded ones must come first, and parts after what they are parts of; else as they were
     let mut records: Vec<_> = directory.tensors.iter().collect();
     records.sort_by_key(|t| (t.coded.is_none(), t.part.is_none(), reader.position(t)));

@@ -17,6 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::blocks::{BlockError, to_f32};
 use crate::file_name;
+use crate::inspect::sum;
 use crate::progress::step;
 use crate::source::SourceType;
 use crate::tensors::Packer;
@@ -104,7 +105,7 @@ pub fn restore(
         companions.iter().map(|(_, b)| &b.name).chain(directory.sources.iter().map(|s| &s.name)),
     )?;
     let name = reader.path().file_name().unwrap_or_default().to_string_lossy();
-    progress.begin(&format!("restoring {name}"), directory.tensors.iter().map(|t| t.source.len).sum());
+    progress.begin(&format!("restoring {name}"), sum(directory.tensors.iter().map(|t| t.source.len)));
     let exact = directory.lossless && float.is_none();
     let lone = if exact {
         directory.sources.len() == 1 && companions.is_empty()
