@@ -488,8 +488,8 @@ fn limits_are_kept() {
     let values: Set = |l, n| l.max_values = n;
     let files: Set = |l, n| l.max_files = n as usize;
     for (file, set, exactly, words) in [
-        ("m.safetensors", header, safetensors_header, "longer than the limit of"),
-        ("model.safetensors.index.json", header, index, "longer than the limit of"),
+        ("m.safetensors", header, safetensors_header, "bytes or more, above the limit of"),
+        ("model.safetensors.index.json", header, index, "bytes or more, above the limit of"),
         ("m.gguf", tensors, 6, "6 tensors are more than the limit of 5"),
         ("m.safetensors", tensors, 4, "4 tensors are more than the limit of 3"),
         ("model.safetensors.index.json", tensors, 2, "2 tensors are more than the limit of 1"),
