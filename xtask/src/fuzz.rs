@@ -162,7 +162,7 @@ fn side_by_side(targets: &[(&str, usize)], jobs: usize, seconds: u64) -> Result<
 /// it in a line. Error: a finding, and how to see it again.
 fn search(target: &str, longest: usize, seconds: u64) -> Result<String> {
     let mut all = Round::default();
-    while all.seconds < 0.95 * seconds as f64 {
+    while all.seconds < seconds as f64 {
         let left = (seconds as f64 - all.seconds).ceil() as u64;
         let round = round(target, longest, left)?;
         all = Round {
