@@ -47,10 +47,14 @@ pub fn end(bytes: &[u8]) -> Option<usize> {
     (end <= bytes.len()).then_some(end)
 }
 
+/// The longest input that is converted to a rate.
+const SEARCHED: usize = 2 << 10;
+
 /// Ways to convert: without loss mostly, because then everything can be checked; seldom by the native scheme, whose search
-/// for a rate takes a hundred times as long.
-fn treatment(choice: u8) -> Treatment {
+/// for a rate takes a hundred times as long, and of long inputs a second.
+fn treatment(choice: u8, bytes: usize) -> Treatment {
     match choice % 64 {
+        0 | 1 if bytes > SEARCHED => Treatment::Lossless,
         0 => Treatment::Lossy(Scheme::ecq(3.0)),
         1 => Treatment::Shared(RateControl {
             target: Target::Bits(3.5),
@@ -71,7 +75,7 @@ fn convert(path: &Path, bytes: &[u8]) {
     // one way an input, and always the same
     let choice = bytes.iter().fold(0u8, |sum, &b| sum.rotate_left(1) ^ b);
     let profile = if choice & 128 == 0 { Profile::Cpu } else { Profile::Gpu };
-    let options = Options { profile, overwrite: true, ..Options::new(treatment(choice)) };
+    let options = Options { profile, overwrite: true, ..Options::new(treatment(choice, bytes.len())) };
     let output = place::path("converted.ecq");
     if convert_source(&source, &output, &options, &Silent).is_err() {
         return;

@@ -29,7 +29,7 @@ const UNSAFE_ALLOWED: [(&str, usize, &str); 14] = [
     ("benches/ggml.rs", 2, "calls llama.cpp's library"),
     ("benches/ops/radv.rs", 5, "speaks Vulkan"),
     ("crates/rans-core/tests/guarded", 14, "pages that nobody may touch"),
-    ("crates/ecq-cli/src/memory.rs", 10, "an allocator that ends the program where there is no memory"),
+    ("crates/ecq-cli/src/memory.rs", 13, "an allocator that ends the program where there is no memory"),
 ];
 
 /// The keyword in two pieces, so that this file does not break its own rule.

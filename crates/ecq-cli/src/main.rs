@@ -19,6 +19,8 @@ use ecq_convert::Progress;
 const STOPPED: u8 = 130;
 
 fn main() -> std::process::ExitCode {
+    #[cfg(unix)]
+    memory::begin();
     let args = args::Args::parse();
     let level = if args.quiet { "error" } else { "warn" };
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());

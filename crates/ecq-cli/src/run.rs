@@ -25,12 +25,7 @@ use crate::report;
 const DEFAULT_BITS: f64 = 4.5;
 
 pub fn run(args: Args, bar: &Bar) -> Result<()> {
-    // here, where it is an error if the system has no more of them; 0 is as many as it has cores
-    let threads = rayon::ThreadPoolBuilder::new().num_threads(args.threads.map_or(0, usize::from));
-    let started = threads.build_global();
-    started.map_err(|e| {
-        anyhow!("cannot start threads: {e}; use fewer --threads, or raise the limit of memory")
-    })?;
+    start(args.threads.map(usize::from))?;
     match args.command {
         Command::Convert(convert) => run_convert(&convert, bar, args.quiet),
         Command::Inspect { file, json } => {
@@ -77,6 +72,17 @@ pub fn run(args: Args, bar: &Bar) -> Result<()> {
         Command::Bench(bench) => model::bench::bench(&bench, bar, args.quiet),
         Command::Doctor { json } => doctor::doctor(json),
     }
+}
+
+/// Starts all threads: so many, or one for each core. Here, where it is an error if the system has no room for them.
+fn start(threads: Option<usize>) -> Result<()> {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    let refused = |e: &dyn std::fmt::Display| {
+        anyhow!("cannot start threads: {e}; use fewer --threads, or raise the limit of memory")
+    };
+    #[cfg(unix)] // elsewhere the system has no such limits
+    crate::memory::room_for(threads.unwrap_or_else(cores)).map_err(|e| refused(&e))?;
+    rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0)).build_global().map_err(|e| refused(&e))
 }
 
 fn open(path: &Path) -> Result<Reader> {

@@ -258,24 +258,23 @@ impl Job<'_> {
         let mut writer = Writer::create(output, options.overwrite, header_bytes(source))?;
         progress.begin(&format!("converting to {name}"), total);
         let failed = &AtomicBool::new(false);
-        let sources = std::thread::scope(|scope| {
+        let mut sums = self.sums.take();
+        let (known, hashed) = (sums.is_some(), &mut sums);
+        // on this thread: the choice is its own
+        let mut sources = rayon::in_place_scope(|scope| {
             // SHA-256 takes about as long as coding; it has nothing to wait for, but nobody waits for it after an error
-            let known = self.sums.take();
             let stop = move || failed.load(Ordering::Relaxed) || progress.cancelled();
-            let hash = move || source.files().iter().map(|f| sha256(f, stop)).collect::<Vec<_>>();
-            let thread = || std::thread::Builder::new().spawn_scoped(scope, hash);
-            let thread = known.is_none().then(thread).and_then(|started| started.ok());
+            if !known {
+                let hash = move || source.files().iter().map(|f| sha256(f, stop)).collect::<Vec<_>>();
+                scope.spawn(move |_| *hashed = Some(hash()));
+            }
             let written = self.tensors(&mut writer, choice, took).and_then(|()| blobs(source, &mut writer));
             failed.store(written.is_err(), Ordering::Relaxed);
-            let mut sources = written?;
-            let sums = known.unwrap_or_else(|| match thread {
-                Some(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                None => hash(), // the system has no thread left
-            });
-            sources.iter_mut().zip(&sums).for_each(|(file, sum)| file.sha256.clone_from(sum));
-            self.sums = Some(sums);
-            Ok::<_, Error>(sources)
+            written
         })?;
+        let sums = sums.expect("the scope waits for what it spawned");
+        sources.iter_mut().zip(&sums).for_each(|(file, sum)| file.sha256.clone_from(sum));
+        self.sums = Some(sums);
         if progress.cancelled() {
             return Err(Error::Cancelled);
         }

@@ -14,7 +14,7 @@ use crate::shell;
 const SIZES: u64 = 20;
 const PAGE: u64 = 4096;
 /// Limits of memory, from the least with which the program starts.
-const LIMITS: u64 = 16;
+const LIMITS: u64 = 64;
 
 /// Converts on a disk of its own. What it leaves there is printed, and whether the old file is another.
 const ON_DISK: &str = r#"mount -t tmpfs -o "size=$1" none "$2" || exit 99
