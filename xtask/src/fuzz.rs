@@ -3,7 +3,6 @@
 //! What libFuzzer finds worth keeping goes to the cache; `--minimise` puts the least that covers as much into
 //! `fuzz/corpus`, which is committed and what every run begins with.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -18,6 +17,9 @@ use crate::test::Outcome;
 const CARGO_FUZZ: &str = "0.13.2";
 /// Where cargo-fuzz builds for: it asks for the name, so that build scripts are built without the sanitizer.
 const HOST: &str = "x86_64-unknown-linux-gnu";
+
+/// The folder of targets' programs.
+const FOLDER: &str = "fuzz";
 
 /// Targets, and the longest input that each gets.
 const TARGETS: [(&str, usize); 6] = [
@@ -116,9 +118,9 @@ fn cargo_fuzz() -> Result<PathBuf> {
 }
 
 /// `cargo fuzz` with a subcommand. The sanitizer is a feature of nightly compilers, which this one has all the same.
-fn fuzz(subcommand: &str) -> Result<Command> {
+fn fuzz(subcommand: &str, folder: &str) -> Result<Command> {
     let mut fuzz = shell::command(cargo_fuzz()?);
-    fuzz.arg(subcommand).args(["--target-dir".as_ref(), shell::target_dir("fuzz")?.as_os_str()]);
+    fuzz.arg(subcommand).arg("--target-dir").arg(shell::target_dir(folder)?);
     fuzz.env("RUSTC_BOOTSTRAP", "1");
     // gcc 12 takes zstd's constants for variables on a stack that is gone
     fuzz.env(format!("CFLAGS_{}", HOST.replace('-', "_")), "-fno-sanitize-address-use-after-scope");
@@ -126,12 +128,12 @@ fn fuzz(subcommand: &str) -> Result<Command> {
 }
 
 fn build() -> Result<()> {
-    shell::run(&mut fuzz("build")?)
+    shell::run(&mut fuzz("build", FOLDER)?)
 }
 
 /// The program of a target.
 fn program(target: &str) -> Result<PathBuf> {
-    Ok(shell::target_dir("fuzz")?.join(HOST).join("release").join(target))
+    Ok(shell::target_dir(FOLDER)?.join(HOST).join("release").join(target))
 }
 
 /// Where new inputs of a target go, and where the committed ones are.
@@ -251,7 +253,8 @@ fn minimise(target: &str, longest: usize) -> Result<()> {
     let [own, committed] = corpora(target)?;
     let merged = shell::Scratch::new(&shell::cache().join("fuzz"))?;
     let mut merge = shell::command(program(target)?);
-    merge.args(["-merge=1", &format!("-max_len={longest}")]).args(LIMITS);
+    // how often an edge is passed does not count: that would be ten times as many inputs
+    merge.args(["-merge=1", "-use_counters=0", &format!("-max_len={longest}")]).args(LIMITS);
     merge.arg(merged.path()).args([&committed, &own]);
     merge.stdout(Stdio::null()).stderr(Stdio::null());
     shell::run(&mut merge)?;
@@ -266,50 +269,58 @@ fn minimise(target: &str, longest: usize) -> Result<()> {
     Ok(())
 }
 
-/// Prints, for each file of a parser, the edges that some target covers and all that there are.
+/// Prints, for each file of a parser, how many of its lines the corpora of the targets pass together. cargo-fuzz builds the
+/// targets once more for that.
 fn coverage(targets: &[(&str, usize)]) -> Result<()> {
-    let mut all: BTreeMap<String, BTreeMap<String, [usize; 2]>> = BTreeMap::new();
+    let (merged, folder) =
+        (shell::cache().join("fuzz/coverage.profdata"), shell::target_dir("fuzz-coverage")?);
+    let (mut profiles, mut programs) = (Vec::new(), Vec::new());
     for (target, _) in targets {
-        let mut run = shell::command(program(target)?);
-        run.args(corpora(target)?).args(["-runs=0", "-print_coverage=1"]).args(LIMITS);
-        // a hundred times as fast; functions are told, not what was inlined into them
-        run.env("ASAN_OPTIONS", "symbolize_inline_frames=0");
-        let output = run.output().with_context(|| format!("cannot run {target}"))?;
-        for line in String::from_utf8_lossy(&output.stderr).lines() {
-            let Some((file, function, edges)) = function(line) else { continue };
-            let known = all.entry(file).or_default().entry(function).or_default();
-            // another target may cover other edges of a function: the better one counts
-            *known = if edges[0] >= known[0] { edges } else { *known };
-        }
+        println!("{target}: building and running …");
+        let mut run = fuzz("coverage", "fuzz-coverage")?;
+        run.arg(target).args(corpora(target)?);
+        // it names each input
+        shell::run(run.stdout(Stdio::null()).stderr(Stdio::null()))?;
+        profiles.push(shell::root().join("fuzz/coverage").join(target).join("coverage.profdata"));
+        programs.push(folder.join(HOST).join("release").join(target));
     }
-    println!("{:>8}{:>8}  file", "edges", "covered");
+    shell::run(llvm("llvm-profdata")?.args(["merge", "-sparse", "-o"]).arg(&merged).args(&profiles))?;
+    let mut export = llvm("llvm-cov")?;
+    export.args(["export", "-summary-only", "-instr-profile"]).arg(&merged).arg(&programs[0]);
+    export.args(programs[1..].iter().flat_map(|program| ["-object".as_ref(), program.as_os_str()]));
+    let report = export.output().context("cannot run llvm-cov")?;
+    let report: serde_json::Value =
+        serde_json::from_slice(&report.stdout).context("llvm-cov says nothing")?;
+    println!("{:>8}{:>8}  file", "lines", "passed");
     let mut sums = [0, 0];
-    for (file, functions) in &all {
-        let [hit, edges] = functions.values().fold([0, 0], |sum, one| [sum[0] + one[0], sum[1] + one[1]]);
-        println!("{edges:>8}{:>7.0}%  {file}", percent(hit, edges));
-        sums = [sums[0] + hit, sums[1] + edges];
+    for file in report["data"][0]["files"].as_array().into_iter().flatten() {
+        let Some((_, name)) = file["filename"].as_str().and_then(|name| name.split_once("/crates/")) else {
+            continue;
+        };
+        let [passed, lines] =
+            ["covered", "count"].map(|what| file["summary"]["lines"][what].as_u64().unwrap_or(0));
+        if PARSERS.iter().any(|parser| name.starts_with(parser)) {
+            println!("{lines:>8}{:>7.0}%  {name}", percent(passed, lines));
+            sums = [sums[0] + passed, sums[1] + lines];
+        }
     }
     println!("{:>8}{:>7.0}%  all of them", sums[1], percent(sums[0], sums[1]));
     Ok(())
 }
 
-fn percent(part: usize, whole: usize) -> f64 {
-    100.0 * part as f64 / whole.max(1) as f64
+/// A tool of the compiler's LLVM.
+fn llvm(tool: &str) -> Result<Command> {
+    let output =
+        shell::command("rustc").args(["--print", "target-libdir"]).output().context("cannot run rustc")?;
+    let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()).with_file_name("bin").join(tool);
+    if !path.is_file() {
+        bail!("{} is missing: rustup component add llvm-tools", path.display());
+    }
+    Ok(shell::command(path))
 }
 
-/// File, function, and edges that are covered and that there are, from a line of libFuzzer's for a function of a parser.
-fn function(line: &str) -> Option<(String, String, [usize; 2])> {
-    let (kind, rest) = line.split_once("COVERED_FUNC: hits: ")?;
-    let rest = rest.split_once("edges: ")?.1;
-    let (edges, rest) = rest.split_once(' ')?;
-    let (hit, edges) = edges.split_once('/')?;
-    let place = rest.rsplit(' ').next()?;
-    let file = place.split_once("/crates/")?.1.split(':').next()?;
-    if !PARSERS.iter().any(|parser| file.starts_with(parser)) {
-        return None;
-    }
-    let hit = if kind == "UN" { 0 } else { hit.parse().ok()? };
-    Some((file.to_owned(), rest.to_owned(), [hit, edges.parse().ok()?]))
+fn percent(part: u64, whole: u64) -> f64 {
+    100.0 * part as f64 / whole.max(1) as f64
 }
 
 #[cfg(test)]
@@ -317,17 +328,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-
-    #[test]
-    fn functions_are_read_from_what_libfuzzer_prints() {
-        let line = "COVERED_FUNC: hits: 3 edges: 12/14 ecq_format::tile::Tile::new /a b/crates/ecq-format/src/tile.rs:82:5";
-        let (file, name, edges) = function(line).unwrap();
-        assert_eq!((file.as_str(), edges), ("ecq-format/src/tile.rs", [12, 14]));
-        assert!(name.starts_with("ecq_format::tile::Tile::new"));
-        let none = "UNCOVERED_FUNC: hits: 0 edges: 0/9 x /w/crates/rans-core/src/freq.rs:1:1";
-        assert_eq!(function(none).unwrap().2, [0, 9]);
-        assert!(function("COVERED_FUNC: hits: 3 edges: 1/2 x /w/crates/ecq-cli/src/main.rs:1:1").is_none());
-    }
 
     #[test]
     fn the_end_of_a_run_is_read() {
