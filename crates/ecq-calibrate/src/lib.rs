@@ -1,0 +1,26 @@
+//! Quantization for the entropy coder by what is known of a model's activations and gradients.
+//!
+//! | step | module |
+//! |---|---|
+//! | a text → tokens in chunks | [`text`] |
+//! | chunks through the uncompressed model → second moments of inputs, squared gradients of outputs | [`gather`]; a block, forward and backward: `block.rs` |
+//! | statistics in a file | [`statistics`] |
+//! | second moments → which errors count, and how they are made up for | `factor.rs` |
+//! | weights → levels, column by column | `feedback.rs` |
+//! | bits for all tensors from one multiplier | [`calibrated`] |
+#![forbid(unsafe_code)]
+
+mod block;
+pub mod calibrated;
+mod error;
+mod factor;
+mod feedback;
+pub mod gather;
+mod linear;
+pub mod statistics;
+pub mod text;
+
+pub use calibrated::Calibrated;
+pub use error::{Error, Result};
+pub use gather::gather;
+pub use statistics::Statistics;

@@ -1,0 +1,69 @@
+//! `ecq convert --calibrate`: statistics of texts, and what they give for a rate.
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+use ecq_calibrate::{Calibrated, Statistics, gather, text};
+use ecq_convert::convert::Calibrator;
+use ecq_convert::rates::Rules;
+use ecq_convert::source::Source;
+use ecq_format::staging;
+use ecq_llm::Uncompressed;
+
+use crate::args;
+use crate::model::perplexity::read;
+use crate::progress::Bar;
+
+/// One chunk in so many is passed backward, too.
+const EVERY: usize = 8;
+const SEED: u64 = 1;
+
+/// What quantizes a source's tensors, by the texts that were asked for or by statistics that were saved.
+pub fn calibrated(
+    args: &args::Convert,
+    source: &Source,
+    rules: &Rules,
+    bar: &Bar,
+) -> Result<Arc<dyn Calibrator>> {
+    if args.sqnr.is_some() {
+        bail!("--calibrate: errors count by what they do to the model, not by --sqnr; use --bits or --size");
+    }
+    let statistics = statistics(args, source, bar)?;
+    bar.finish();
+    Ok(Arc::new(Calibrated::measure(source, statistics, rules, args.profile.into(), bar)?))
+}
+
+fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statistics> {
+    let model = Uncompressed::new(source)?;
+    if let (Some(path), true) = (&args.statistics, args.calibrate.is_empty()) {
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let statistics = Statistics::open(path, file)?;
+        let (own, its) = (gather::fingerprint(&model)?, &statistics.about().model);
+        ensure!(
+            own == *its,
+            "{}: expected statistics of this model, found those of another: make them anew with --calibrate",
+            path.display()
+        );
+        return Ok(statistics);
+    }
+    let tokens = args.calibration_tokens as usize / args.calibrate.len().max(1);
+    let mut chunks = Vec::new();
+    for path in &args.calibrate {
+        chunks.extend(text::chunks(path, &read(path)?, model.tokenizer(), tokens)?);
+    }
+    let gather = |path: &Path, file| gather(&model, &chunks, EVERY, SEED, (path, file), bar);
+    let Some(path) = &args.statistics else {
+        let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // it has no name: nothing of it is left, whatever happens
+        let file = tempfile::tempfile_in(folder);
+        let file = file.with_context(|| format!("cannot write to {}", folder.display()))?;
+        return Ok(Statistics::open(folder, gather(folder, file)?)?);
+    };
+    let staged = staging::file(path)?;
+    let cannot = || format!("cannot write {}", path.display());
+    let file = gather(path, staged.as_file().try_clone().with_context(cannot)?)?;
+    staging::finish(staged, path, args.force)?;
+    Ok(Statistics::open(path, file)?)
+}
