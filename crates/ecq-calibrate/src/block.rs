@@ -288,3 +288,124 @@ fn squares(dy: &[f32], sums: &mut [f64]) {
         sums.iter_mut().zip(row).for_each(|(sum, &d)| *sum += f64::from(d) * f64::from(d));
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use ecq_convert::source::{Source, SourceLimits};
+
+    use super::*;
+    use crate::fixture::{Fixture, SHAPE};
+    use crate::reference::{Reference, random};
+
+    const ARCHITECTURES: [&str; 3] = ["LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"];
+    const TOKENS: [u32; 9] = [5, 250, 17, 17, 99, 0, 256, 3, 64];
+
+    fn with_model(architecture: &str, run: impl FnOnce(&Fixture, &Uncompressed<'_>)) {
+        let fixture = Fixture::new(architecture);
+        let source = Source::open(&fixture.folder.path().join("model"), &SourceLimits::default()).unwrap();
+        run(&fixture, &Uncompressed::new(&source).unwrap());
+    }
+
+    fn turns(rope: &Rope, tokens: usize) -> Vec<[f32; 2]> {
+        let mut turns = Vec::new();
+        rope.turns(0, tokens, &mut turns);
+        turns
+    }
+
+    #[test]
+    fn forward_is_what_the_formulas_say() {
+        for architecture in ARCHITECTURES {
+            with_model(architecture, |fixture, model| {
+                let expected =
+                    Reference { shape: SHAPE, slow: 1.0, weights: &fixture.weights }.logits(&TOKENS);
+                let rope = model.rope().unwrap();
+                let turns = turns(&rope, TOKENS.len());
+                let table = model.numbers(model.names().embedding()).unwrap();
+                let row = |&t: &u32| table[t as usize * SHAPE.width..][..SHAPE.width].to_vec();
+                let mut x: Vec<f32> = TOKENS.iter().flat_map(row).collect();
+                for layer in 0..SHAPE.layers {
+                    Block::load(model, layer).unwrap().forward(&rope, &turns, &mut x);
+                }
+                let last = normed(&x, &model.numbers(model.names().norm()).unwrap(), model.config().epsilon);
+                for (x, expected) in last.chunks(SHAPE.width).zip(&expected) {
+                    for (row, expected) in table.chunks(SHAPE.width).zip(expected) {
+                        let logit: f64 = row.iter().zip(x).map(|(a, b)| f64::from(a * b)).sum();
+                        assert!(
+                            (logit - expected).abs() < 1e-3 * expected.abs().max(1.0),
+                            "{logit} {expected}"
+                        );
+                    }
+                }
+            });
+        }
+    }
+
+    /// A loss: what a block gives, times fixed numbers.
+    fn loss(block: &Block, rope: &Rope, x: &[f32], factors: &[f32]) -> f64 {
+        let mut y = x.to_vec();
+        block.forward(rope, &turns(rope, x.len() / SHAPE.width), &mut y);
+        y.iter().zip(factors).map(|(&y, &f)| f64::from(y) * f64::from(f)).sum()
+    }
+
+    #[test]
+    fn backward_is_the_slope_of_forward() {
+        for architecture in ARCHITECTURES {
+            with_model(architecture, |_, model| {
+                let (block, rope) = (Block::load(model, 1).unwrap(), model.rope().unwrap());
+                let x = random(6 * SHAPE.width, 77, false);
+                let x: Vec<f32> = x.iter().map(|x| x * 8.0).collect();
+                let factors = random(x.len(), 78, false);
+                let turns = turns(&rope, 6);
+                let tape = block.forward(&rope, &turns, &mut x.clone());
+                let mut sums: Gradients = block.outputs().map(|n| vec![0.0; n]);
+                let dx = block.backward(&rope, &turns, &x, &tape, factors.clone(), &mut sums);
+                let size = (dx.iter().map(|d| d * d).sum::<f32>() / dx.len() as f32).sqrt();
+                for at in (0..x.len()).step_by(7) {
+                    let moved = |by: f32| {
+                        let mut x = x.clone();
+                        x[at] += by;
+                        loss(&block, &rope, &x, &factors)
+                    };
+                    let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                    assert!(
+                        (slope as f32 - dx[at]).abs() < 0.02 * size,
+                        "{architecture}: {slope} {}",
+                        dx[at]
+                    );
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn gradients_of_outputs_are_slopes_of_their_biases() {
+        with_model("Qwen3ForCausalLM", |_, model| {
+            let (mut block, rope) = (Block::load(model, 0).unwrap(), model.rope().unwrap());
+            block.layers.iter_mut().for_each(|layer| layer.bias = Some(vec![0.0; layer.outputs]));
+            // a single token: behind it nothing is summed
+            let x: Vec<f32> = random(SHAPE.width, 79, false).iter().map(|x| x * 8.0).collect();
+            let factors = random(SHAPE.width, 80, false);
+            let turns = turns(&rope, 1);
+            let tape = block.forward(&rope, &turns, &mut x.clone());
+            let mut sums: Gradients = block.outputs().map(|n| vec![0.0; n]);
+            block.backward(&rope, &turns, &x, &tape, factors.clone(), &mut sums);
+            // a query and a key decide nothing where there is one position
+            assert!(sums[0].iter().chain(&sums[1]).all(|&s| s < 1e-9));
+            for layer in 2..LAYERS.len() {
+                let size = sums[layer].iter().sum::<f64>().sqrt() / (sums[layer].len() as f64).sqrt();
+                for at in (0..sums[layer].len()).step_by(5) {
+                    let mut moved = |by: f32| {
+                        block.layers[layer].bias.as_mut().unwrap()[at] = by;
+                        let loss = loss(&block, &rope, &x, &factors);
+                        block.layers[layer].bias.as_mut().unwrap()[at] = 0.0;
+                        loss
+                    };
+                    let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                    let found = sums[layer][at].sqrt();
+                    assert!((slope.abs() - found).abs() < 0.02 * size, "{}: {slope} {found}", LAYERS[layer]);
+                }
+            }
+        });
+    }
+}

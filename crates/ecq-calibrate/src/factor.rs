@@ -55,3 +55,40 @@ impl Factor {
         self.diagonal.len()
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_factor_is_of_its_matrix() {
+        let matrix = [4.0f32, 1.0, 0.5, 1.0, 3.0, -0.7, 0.5, -0.7, 2.0];
+        let Factor { diagonal, feedback } = Factor::new(&matrix, 3, 0.1).unwrap();
+        // A is the inverse of the upper triangle U, whose row j is the feedback's divided by A[j,j]
+        let u = |j: usize, k: usize| f64::from(feedback[j * 3 + k]) / diagonal[j];
+        // H times Uᵀ U is 1
+        for i in 0..3 {
+            for k in 0..3 {
+                let damped =
+                    |i: usize, j: usize| f64::from(matrix[i * 3 + j]) + if i == j { 0.3 } else { 0.0 };
+                let inverse = |j: usize, k: usize| (0..3).map(|l| u(l, j) * u(l, k)).sum::<f64>();
+                let sum: f64 = (0..3).map(|j| damped(i, j) * inverse(j, k)).sum();
+                assert!((sum - f64::from(u8::from(i == k))).abs() < 1e-5, "{i} {k} {sum}");
+            }
+        }
+        assert!(
+            (0..3).all(|j| (feedback[j * 3 + j] - 1.0).abs() < 1e-6
+                && feedback[j * 3..][..j].iter().all(|&f| f == 0.0))
+        );
+    }
+
+    #[test]
+    fn what_has_no_factor_is_none() {
+        assert!(Factor::new(&[0.0; 4], 2, 0.05).is_none());
+        assert!(Factor::new(&[f32::NAN, 0.0, 0.0, 1.0], 2, 0.05).is_none());
+        assert!(Factor::new(&[1.0, 5.0, 5.0, 1.0], 2, 0.0).is_none());
+        // of one vector, damped
+        assert!(Factor::new(&[1.0, 2.0, 2.0, 4.0], 2, 0.05).is_some());
+    }
+}

@@ -24,3 +24,12 @@ pub use calibrated::Calibrated;
 pub use error::{Error, Result};
 pub use gather::gather;
 pub use statistics::Statistics;
+
+#[cfg(test)]
+#[path = "../../ecq-llm/tests/fixture/mod.rs"]
+#[allow(clippy::unwrap_used, dead_code, missing_docs)]
+mod fixture;
+#[cfg(test)]
+#[path = "../../ecq-llm/tests/reference/mod.rs"]
+#[allow(clippy::unwrap_used, dead_code, missing_docs)]
+mod reference;

@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use ecq_llm::Tokenizer;
+use ecq_convert::Progress;
+use ecq_llm::{Model, Sampler, Sampling, Tokenizer};
 
 use crate::error::{Error, Result};
 
@@ -22,4 +23,41 @@ pub fn chunks(path: &Path, text: &str, tokenizer: &Tokenizer, tokens: usize) -> 
     }
     let wanted = (tokens / CONTEXT).clamp(1, whole.len());
     Ok((0..wanted).map(|i| whole[i * whole.len() / wanted].to_vec()).collect())
+}
+
+/// Chunks that a model makes itself: each begins with its token for that, and goes on as the model's probabilities say. It is
+/// not stopped by a token that ends a text, behind which models go on with another one.
+///
+/// Errors: [`Error::Text`] for a model without a token to begin with, [`Error::Cancelled`], and those of running it.
+pub fn own(
+    model: &Model,
+    path: &Path,
+    tokens: usize,
+    seed: u64,
+    progress: &dyn Progress,
+) -> Result<Vec<Vec<u32>>> {
+    let no_begin =
+        || "expected a model with a token that begins texts, found none: calibrate with a text".into();
+    let begin =
+        model.tokenizer().begin().ok_or_else(|| Error::Text { path: path.into(), why: no_begin() })?;
+    let context = CONTEXT.min(model.config().context);
+    let count = (tokens / context).max(1);
+    progress.begin("text of its own", (count * context) as u64);
+    let mut chunks = Vec::with_capacity(count);
+    for i in 0..count {
+        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: seed ^ (i as u64) << 32 };
+        let (mut sampler, mut cache) = (Sampler::new(sampling), model.cache(context)?);
+        let mut chunk = vec![begin];
+        while chunk.len() < context {
+            let last = chunk[chunk.len() - 1];
+            let logits = model.next(&[last], &mut cache, &|| progress.cancelled())?;
+            if logits.is_empty() {
+                return Err(Error::Cancelled);
+            }
+            chunk.push(sampler.next(&logits));
+            progress.advance(1);
+        }
+        chunks.push(chunk);
+    }
+    Ok(chunks)
 }

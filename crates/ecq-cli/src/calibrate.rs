@@ -10,15 +10,17 @@ use ecq_convert::convert::Calibrator;
 use ecq_convert::rates::Rules;
 use ecq_convert::source::Source;
 use ecq_format::staging;
-use ecq_llm::Uncompressed;
+use ecq_llm::{Decode, Model, Options, Uncompressed};
 
-use crate::args;
 use crate::model::perplexity::read;
 use crate::progress::Bar;
+use crate::{args, model};
 
 /// One chunk in so many is passed backward, too.
 const EVERY: usize = 8;
 const SEED: u64 = 1;
+/// Stands for a text that the model makes.
+const OWN: &str = "self";
 
 /// What quantizes a source's tensors, by the texts that were asked for or by statistics that were saved.
 pub fn calibrated(
@@ -36,11 +38,11 @@ pub fn calibrated(
 }
 
 fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statistics> {
-    let model = Uncompressed::new(source)?;
+    let uncompressed = Uncompressed::new(source)?;
     if let (Some(path), true) = (&args.statistics, args.calibrate.is_empty()) {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
         let statistics = Statistics::open(path, file)?;
-        let (own, its) = (gather::fingerprint(&model)?, &statistics.about().model);
+        let (own, its) = (gather::fingerprint(&uncompressed)?, &statistics.about().model);
         ensure!(
             own == *its,
             "{}: expected statistics of this model, found those of another: make them anew with --calibrate",
@@ -48,12 +50,8 @@ fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statis
         );
         return Ok(statistics);
     }
-    let tokens = args.calibration_tokens as usize / args.calibrate.len().max(1);
-    let mut chunks = Vec::new();
-    for path in &args.calibrate {
-        chunks.extend(text::chunks(path, &read(path)?, model.tokenizer(), tokens)?);
-    }
-    let gather = |path: &Path, file| gather(&model, &chunks, EVERY, SEED, (path, file), bar);
+    let chunks = chunks(args, &uncompressed, bar)?;
+    let gather = |path: &Path, file| gather(&uncompressed, &chunks, EVERY, SEED, (path, file), bar);
     let Some(path) = &args.statistics else {
         let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // it has no name: nothing of it is left, whatever happens
@@ -66,4 +64,37 @@ fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statis
     let file = gather(path, staged.as_file().try_clone().with_context(cannot)?)?;
     staging::finish(staged, path, args.force)?;
     Ok(Statistics::open(path, file)?)
+}
+
+/// The texts, in equal shares.
+fn chunks(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<Vec<Vec<u32>>> {
+    let tokens = args.calibration_tokens as usize / args.calibrate.len().max(1);
+    let mut chunks = Vec::new();
+    for path in &args.calibrate {
+        chunks.extend(match path.to_str() {
+            Some(OWN) => own(&args.input, tokens, bar)?,
+            _ => text::chunks(path, &read(path)?, model.tokenizer(), tokens)?,
+        });
+    }
+    let (found, inputs) = (chunks.iter().map(Vec::len).sum::<usize>(), model.config().hidden);
+    if found < inputs {
+        tracing::warn!(
+            "{found} tokens say little of layers with {inputs} inputs: give a longer text, or --calibration-tokens"
+        );
+    }
+    Ok(chunks)
+}
+
+/// A text that the model makes itself.
+fn own(input: &Path, tokens: usize, bar: &Bar) -> Result<Vec<Vec<u32>>> {
+    let file = model::open(input, bar, true)?;
+    bar.leaves_nothing(false);
+    let options = Options { decode: Decode::Auto, positions: text::CONTEXT, ..Options::default() };
+    let decode = file.sizes(options.positions).choose(&options)?.decode;
+    model::in_pool(|| {
+        let loaded = Model::load(file, Options { decode, ..options })?;
+        let chunks = text::own(&loaded, input, tokens, SEED, bar)?;
+        bar.finish();
+        Ok(chunks)
+    })
 }

@@ -51,6 +51,9 @@ pub fn clean(name: &str, width: usize) -> String {
     }
 }
 
+/// Bits a weight below which a conversion without calibration says so.
+const CALIBRATED_BELOW: f64 = 3.5;
+
 fn aim(target: &Target) -> String {
     match *target {
         Target::Bits(bits) => format!("at {bits} bits a weight"),
@@ -75,6 +78,12 @@ pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -
     writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded - parts)?;
     if i.lossless && coded == 0 {
         writeln!(out, "  no tensor is of a type that lossless coding makes smaller; --scheme ecq quantizes")?;
+    }
+    if matches!(options.treatment, Treatment::Shared(_)) && (0.1..CALIBRATED_BELOW).contains(&t.coded_bits) {
+        writeln!(
+            out,
+            "  below {CALIBRATED_BELOW} bits a language model loses much less with --calibrate TEXT"
+        )?;
     }
     if !i.lossless {
         writeln!(out, "  `ecq verify {} --against INPUT` shows the error", path.display())?;
