@@ -40,6 +40,9 @@ const LEAST: f64 = 1e-4;
 /// Levels that are looked at: steps from 2^-60 to 2^60.
 const LEVELS: std::ops::RangeInclusive<f64> = -60.0..=60.0;
 
+/// Steps that are numbers, whatever their rows and columns have.
+const OCTAVES: std::ops::RangeInclusive<f64> = -90.0..=90.0;
+
 /// Statistics of a model, and what they give for a rate.
 #[derive(Debug)]
 pub struct Calibrated {
@@ -139,6 +142,13 @@ impl Calibrated {
         profile: Profile,
     ) -> Result<Curve> {
         let Prepared { factor, scaled, zero } = self.prepare(&name, weights, profile)?;
+        let n = (weights.rows() * weights.cols()) as u64;
+        let lossless = lossless_bits(weights);
+        if !scaled.octave_for(1.0).is_finite() {
+            // zeros, whatever the step
+            let points = [-1.0, 1.0].map(|level| (level, LEAST_BITS, false)).to_vec();
+            return Ok(Curve { tensor, name, weights: n, lossless, zero: 0.0, points });
+        }
         let side = 8.0 * scaled.side_bytes() as f64 / (weights.rows() * weights.cols()) as f64;
         let mut points = Vec::new();
         for bits in TRIED.into_iter().rev() {
@@ -160,9 +170,7 @@ impl Calibrated {
             let Some((_, rate, between)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
             points.push((octave - zero, rate + side, between));
         }
-        let lossless = lossless_bits(weights);
-        let weights = (weights.rows() * weights.cols()) as u64;
-        Ok(Curve { tensor, name, weights, lossless, zero, points })
+        Ok(Curve { tensor, name, weights: n, lossless, zero, points })
     }
 
     fn prepare(&self, name: &str, weights: &dyn Weights, profile: Profile) -> Result<Prepared> {
@@ -254,7 +262,8 @@ impl Calibrator for Calibrated {
         let curve = self.curves.iter().find(|c| c.name == name);
         let curve = curve.ok_or_else(|| ecq_quant::Error::Unstorable("nothing is known of it".into()))?;
         let Prepared { factor, scaled, .. } = self.prepare(name, weights, profile).map_err(unstorable)?;
-        let grid = scaled.grid(curve.zero + level, curve.between(level));
+        let octave = (curve.zero + level).clamp(*OCTAVES.start(), *OCTAVES.end());
+        let grid = scaled.grid(octave, curve.between(level));
         let first = feedback::sample(weights, &factor, &grid, SAMPLE);
         let grid: Grid<'_> = grid.weighed(&first.histogram);
         let rows = feedback::quantize(weights, &factor, &grid);

@@ -122,6 +122,29 @@ fn a_conversion_takes_what_was_asked_for() {
     }
 }
 
+#[test]
+fn a_tensor_of_zeros_takes_hardly_anything() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let path = fixture.folder.path().join("model/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (header, at) = {
+        let (n, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        (n + 8, metadata.info("model.layers.0.mlp.up_proj.weight").unwrap().data_offsets)
+    };
+    bytes[header + at.0..header + at.1].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let source = source(&fixture);
+    let made = gathered(&source, &Silent).unwrap();
+    let made = Calibrated::measure(&source, made, &Rules::default(), Profile::Cpu, &Silent).unwrap();
+    let output = fixture.folder.path().join("out.ecq");
+    let options = Options::new(Treatment::Calibrated(Arc::new(made), Target::Bits(4.0)));
+    convert_source(&source, &output, &options, &Silent).unwrap();
+    let reader = Reader::open(&output, Limits::default()).unwrap();
+    let zero = inspect(&reader).unwrap().tensors.into_iter().find(|t| t.name.contains("0.mlp.up")).unwrap();
+    assert!(zero.bits < 0.5, "{}", zero.bits);
+    ecq_convert::verify::verify(&reader, Some(&source), &Silent).unwrap();
+}
+
 /// Stops at once.
 #[derive(Debug)]
 struct Stopped;

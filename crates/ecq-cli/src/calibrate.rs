@@ -16,8 +16,8 @@ use crate::model::perplexity::read;
 use crate::progress::Bar;
 use crate::{args, model};
 
-/// One chunk in so many is passed backward, too.
-const EVERY: usize = 8;
+/// Chunks that are passed backward, too: mean gradients need less of a text than second moments.
+const BACKWARD: usize = 8;
 const SEED: u64 = 1;
 /// Stands for a text that the model makes.
 const OWN: &str = "self";
@@ -51,7 +51,9 @@ fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statis
         return Ok(statistics);
     }
     let chunks = chunks(args, &uncompressed, bar)?;
-    let gather = |path: &Path, file| gather(&uncompressed, &chunks, EVERY, SEED, (path, file), bar);
+    let gather = |path: &Path, file| {
+        gather(&uncompressed, &chunks, chunks.len().div_ceil(BACKWARD), SEED, (path, file), bar)
+    };
     let Some(path) = &args.statistics else {
         let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         // it has no name: nothing of it is left, whatever happens
