@@ -36,7 +36,7 @@ const UNSAFE_ALLOWED: [(&str, usize, &str); 14] = [
 const UNSAFE: &str = concat!("un", "safe");
 
 /// What each crate may depend on of this workspace (tests and benchmarks may use more).
-const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("rans-core", &[]),
     ("prefix-core", &[]),
     ("ecq-format", &["rans-core", "prefix-core"]),
@@ -49,6 +49,19 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
         &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-gpu", "ecq-convert"],
     ),
     (
+        "ecq-calibrate",
+        &[
+            "rans-core",
+            "prefix-core",
+            "ecq-format",
+            "ecq-quant",
+            "ecq-cpu",
+            "ecq-gpu",
+            "ecq-convert",
+            "ecq-llm",
+        ],
+    ),
+    (
         "ecq-cli",
         &[
             "rans-core",
@@ -59,6 +72,7 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 9] = [
             "ecq-gpu",
             "ecq-convert",
             "ecq-llm",
+            "ecq-calibrate",
         ],
     ),
 ];

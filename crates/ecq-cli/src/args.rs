@@ -128,6 +128,16 @@ pub struct Convert {
     /// ecq: a JSON file of tensor names and factors by which their errors count
     #[arg(long, value_name = "FILE")]
     pub sensitivities: Option<PathBuf>,
+    /// ecq: quantize by what a text does in the model, a UTF-8 file; `self`: a text that the model makes itself. Several texts:
+    /// give it again
+    #[arg(long, value_name = "TEXT|self", conflicts_with = "sensitivities")]
+    pub calibrate: Vec<PathBuf>,
+    /// With --calibrate: save what was learned of the texts. Alone: use what was saved, which takes no texts and less time
+    #[arg(long, value_name = "FILE", conflicts_with = "sensitivities")]
+    pub statistics: Option<PathBuf>,
+    /// Tokens of all calibration texts together
+    #[arg(long, value_name = "N", default_value_t = 65536, requires = "calibrate", value_parser = clap::value_parser!(u64).range(512..))]
+    pub calibration_tokens: u64,
     /// Treat tensors whose names match a glob differently: PATTERN=keep, =lossless, =4.5 (bits), =25dB, =absmax4:32 …;
     /// may be given several times, the last that matches counts
     #[arg(long = "tensor", value_name = "PATTERN=WHAT", value_parser = rule)]

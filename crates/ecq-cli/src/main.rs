@@ -3,6 +3,7 @@
 #![deny(unsafe_code)] // but for the allocator
 
 mod args;
+mod calibrate;
 mod doctor;
 #[cfg(unix)]
 mod memory;

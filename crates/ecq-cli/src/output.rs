@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 use ecq_convert::convert::{Options, Treatment};
 use ecq_convert::inspect::{Inspection, Totals};
-use ecq_convert::rates::Target;
+use ecq_convert::rates::{RateControl, Target};
 use ecq_convert::restore::Restored;
 use ecq_convert::verify::{TensorCheck, Verification};
 use serde::Serialize;
@@ -51,16 +51,24 @@ pub fn clean(name: &str, width: usize) -> String {
     }
 }
 
+/// Bits a weight below which a conversion without calibration says so.
+const CALIBRATED_BELOW: f64 = 3.5;
+
+fn aim(target: &Target) -> String {
+    match *target {
+        Target::Bits(bits) => format!("at {bits} bits a weight"),
+        Target::Sqnr(db) => format!("at {db} dB"),
+        Target::Size(bytes) => format!("within {}", mb(bytes)),
+    }
+}
+
 pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -> Result<()> {
     let t = &i.totals;
     let what = match &options.treatment {
         Treatment::Lossless => "lossless".to_owned(),
         Treatment::Lossy(scheme) => scheme.to_string(),
-        Treatment::Shared(control) => match control.target {
-            Target::Bits(bits) => format!("ecq at {bits} bits a weight"),
-            Target::Sqnr(db) => format!("ecq at {db} dB"),
-            Target::Size(bytes) => format!("ecq within {}", mb(bytes)),
-        },
+        Treatment::Shared(RateControl { target, .. }) => format!("ecq {}", aim(target)),
+        Treatment::Calibrated(_, target) => format!("ecq {}, calibrated", aim(target)),
     };
     let coded = i.tensors.iter().filter(|t| t.table_entropy.is_some()).count();
     let parts = i.tensors.iter().filter(|t| t.part_of.is_some()).count();
@@ -70,6 +78,12 @@ pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -
     writeln!(out, "{} stored as they are; {seconds:.1} s", i.tensors.len() - coded - parts)?;
     if i.lossless && coded == 0 {
         writeln!(out, "  no tensor is of a type that lossless coding makes smaller; --scheme ecq quantizes")?;
+    }
+    if matches!(options.treatment, Treatment::Shared(_)) && (0.1..CALIBRATED_BELOW).contains(&t.coded_bits) {
+        writeln!(
+            out,
+            "  below {CALIBRATED_BELOW} bits a language model loses much less with --calibrate TEXT"
+        )?;
     }
     if !i.lossless {
         writeln!(out, "  `ecq verify {} --against INPUT` shows the error", path.display())?;

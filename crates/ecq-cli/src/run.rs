@@ -15,6 +15,7 @@ use ecq_quant::scheme::BITS;
 use ecq_quant::{Prediction, Scheme};
 
 use crate::args::{self, Args, Command, PredictorName, SchemeName, TableName};
+use crate::calibrate;
 use crate::doctor;
 use crate::model;
 use crate::output;
@@ -95,12 +96,18 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     for name in source.left_out() {
         tracing::warn!("'{name}' is not part of the model and is left out");
     }
-    let treatment = treatment(args, source.is_quantized())?;
     let rules = Rules::new(args.tensors.iter().cloned())?;
+    let start = Instant::now();
+    let treatment = match args.calibrate.is_empty() && args.statistics.is_none() {
+        true => treatment(args, source.is_quantized())?,
+        false => {
+            let target = args.size.map_or(Target::Bits(args.bits.unwrap_or(DEFAULT_BITS)), Target::Size);
+            Treatment::Calibrated(calibrate::calibrated(args, &source, &rules, bar)?, target)
+        }
+    };
     let global_table = args.table == Some(TableName::Global);
     let profile = args.profile.into();
     let options = Options { treatment, rules, global_table, profile, overwrite: args.force };
-    let start = Instant::now();
     convert::convert_source(&source, &args.output, &options, bar)?;
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();

@@ -1,8 +1,9 @@
 //! Source to `.ecq`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ecq_format::directory::{Extent, Part};
@@ -20,7 +21,7 @@ use ecq_quant::{Curve, Scheme};
 use crate::progress::step;
 use crate::rates::share::{Shares, quantize_error};
 use crate::rates::size::{SizeControl, Verdict};
-use crate::rates::{Choice, RateControl, Rules, Target};
+use crate::rates::{Allocation, Choice, RateControl, Rules, Target};
 use crate::source::packed::{Packed, Role};
 use crate::source::{Source, SourceLimits, SourceTensor, SourceType};
 use crate::tensors::{BlockTensor, SourceMatrix};
@@ -42,6 +43,21 @@ pub enum Treatment {
     Lossy(Scheme),
     /// The native scheme; tensors share bits.
     Shared(RateControl),
+    /// The native scheme, by what is known of each tensor's inputs and outputs.
+    /// The ratio of signal to noise says nothing of it, and is no target.
+    Calibrated(Arc<dyn Calibrator>, Target),
+}
+
+/// Who quantizes tensors by what is known of their inputs and outputs.
+pub trait Calibrator: Allocation + std::fmt::Debug + Send + Sync {
+    /// A tensor, at the rate that the number in its [`Choice::Calibrated`] stands for.
+    fn quantize<'a>(
+        &self,
+        name: &str,
+        rate: f64,
+        weights: &'a dyn Weights,
+        profile: Profile,
+    ) -> std::result::Result<Quantized<'a>, ecq_quant::Error>;
 }
 
 /// How to convert.
@@ -108,15 +124,19 @@ pub fn convert_source(
 /// The whole output, without its name.
 fn seal(source: &Source, output: &Path, options: &Options, progress: &dyn Progress) -> Result<Sealed> {
     let mut job = Job { source, output, options, progress, table: None, sums: None, measured: None };
-    let Treatment::Shared(control) = &options.treatment else {
-        let fixed = match options.treatment {
-            Treatment::Lossy(scheme) => {
-                job.table = if options.global_table { job.count(scheme)? } else { None };
-                Choice::Scheme(scheme)
-            }
-            _ => Choice::Lossless,
-        };
-        return job.write(&mut |_| fixed, &mut |_| ());
+    let control = match &options.treatment {
+        Treatment::Lossless => return job.write(&mut |_| Choice::Lossless, &mut |_| ()),
+        Treatment::Lossy(scheme) => {
+            job.table = if options.global_table { job.count(*scheme)? } else { None };
+            return job.write(&mut |_| Choice::Scheme(*scheme), &mut |_| ());
+        }
+        Treatment::Calibrated(shares, Target::Size(limit)) => return job.within(shares.as_ref(), *limit),
+        Treatment::Calibrated(shares, Target::Bits(bits)) => return job.at_rate(shares.as_ref(), *bits),
+        Treatment::Calibrated(_, Target::Sqnr(_)) => {
+            let why = "errors count by what is known of a tensor: ask for bits or a size".into();
+            return Err(Error::Target { path: source.path().into(), why });
+        }
+        Treatment::Shared(control) => control,
     };
     control.sensitivities.check(source)?;
     let shares = Shares::measure(source, control, &options.rules, options.profile, progress)?;
@@ -201,8 +221,18 @@ impl Job<'_> {
         unreachable!("the loop ends by its number of tries")
     }
 
+    /// Writes a file whose sharing tensors take so many bits a weight: each gets its share of what those before it have left.
+    fn at_rate(&mut self, shares: &dyn Allocation, bits: f64) -> Result<Sealed> {
+        let all = (bits * shares.weights() as f64 / 8.0) as u64;
+        let taken = Cell::new(0);
+        let choice = |index| shares.within(index, all.saturating_sub(taken.get()));
+        self.write(&mut |index| choice(index).unwrap_or(Choice::Lossless), &mut |bytes| {
+            taken.set(taken.get() + bytes)
+        })
+    }
+
     /// Writes files until one has its size.
-    fn within(&mut self, shares: &Shares, limit: u64) -> Result<Sealed> {
+    fn within(&mut self, shares: &dyn Allocation, limit: u64) -> Result<Sealed> {
         let path = self.source.files().first().map_or(self.output, |f| &f.path);
         // the header is counted generously; whether a size cannot be had for its sake, the first try tells
         let (rest, unsure) = (self.rest(shares)?, header_bytes(self.source));
@@ -219,7 +249,7 @@ impl Job<'_> {
     }
 
     /// About how many bytes of a file are no sharing tensor; rather too few where a rule decides.
-    fn rest(&self, shares: &Shares) -> Result<u64> {
+    fn rest(&self, shares: &dyn Allocation) -> Result<u64> {
         let blob = |bytes: &[u8]| blob_bytes(bytes).map_err(Error::io(self.output, "compress for"));
         let mut rest = header_bytes(self.source);
         for tensor in self.source.tensors().iter().enumerate().filter(|(i, _)| !shares.has(*i)).map(|t| t.1) {
@@ -231,7 +261,7 @@ impl Job<'_> {
             let weights = shape.iter().fold(1.0, |a, &d| a * d as f64);
             let bits = match self.options.rules.of(&tensor.name) {
                 Some(Choice::Scheme(Scheme::Ecq { bits, .. })) => bits,
-                Some(Choice::Scheme(_) | Choice::Lossless) => 2.0,
+                Some(Choice::Scheme(_) | Choice::Lossless | Choice::Calibrated(_)) => 2.0,
                 Some(Choice::Sqnr(db)) => db / 6.0 - 1.0,
                 Some(Choice::Keep) | None => f64::INFINITY,
             };
@@ -374,7 +404,9 @@ impl Job<'_> {
         let matrix = match choice {
             Choice::Keep => None,
             Choice::Lossless => SourceMatrix::any(self.source, tensor),
-            Choice::Scheme(_) | Choice::Sqnr(_) => SourceMatrix::new(self.source, tensor),
+            Choice::Scheme(_) | Choice::Sqnr(_) | Choice::Calibrated(_) => {
+                SourceMatrix::new(self.source, tensor)
+            }
         };
         let Some(matrix) = matrix else { return Ok(false) };
         let go_on = |rows| {
@@ -383,21 +415,26 @@ impl Job<'_> {
         };
         let profile = profile_for(matrix.rows() as u64 * matrix.cols() as u64, self.options.profile);
         let failed = quantize_error(self.source, tensor);
-        let scheme = match choice {
-            Choice::Keep => return Ok(false),
-            Choice::Lossless => {
+        let quantized = match (choice, &self.options.treatment) {
+            (Choice::Keep, _) => return Ok(false),
+            (Choice::Lossless, _) => {
                 self.measure(tensor, || Distortion::of(&matrix, |rows, out| matrix.fill(rows, out)));
                 return exact(tensor, &matrix, profile, writer, &failed, go_on);
             }
-            Choice::Scheme(scheme) => scheme,
-            Choice::Sqnr(db) => {
+            (Choice::Scheme(scheme), _) => Quantized::new(scheme, &matrix, profile),
+            (Choice::Sqnr(db), _) => {
                 let curve = Curve::of(&matrix, false, false, profile).map_err(&failed)?;
                 let bits = curve.bits_for_error(curve.signal() / 10f64.powf(db / 10.0));
-                Scheme::ecq(bits.clamp(*BITS.start(), *BITS.end()))
+                Quantized::new(Scheme::ecq(bits.clamp(*BITS.start(), *BITS.end())), &matrix, profile)
             }
+            (Choice::Calibrated(rate), Treatment::Calibrated(by, _)) => {
+                by.quantize(&tensor.name, rate, &matrix, profile)
+            }
+            (Choice::Calibrated(_), _) => return Ok(false), // no rule says so
         };
-        let mut quantized = Quantized::new(scheme, &matrix, profile).map_err(&failed)?;
-        if let Some((_, plan)) = self.table.as_ref().filter(|table| table.0 == scheme) {
+        let mut quantized = quantized.map_err(&failed)?;
+        let table = self.table.as_ref().filter(|table| table.0 == quantized.scheme());
+        if let Some((_, plan)) = table {
             quantized = quantized.with_table(plan);
         }
         self.measure(tensor, || Distortion::of_quantized(&matrix, &quantized));

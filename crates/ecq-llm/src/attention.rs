@@ -1,15 +1,16 @@
 //! Attention: keys and values of earlier tokens, rotary embedding, and the weighted sums.
 
+use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 use ecq_cpu::team;
 use ecq_format::Reader;
 
 use crate::config::{Config, Rotary};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::math::{SIDE, mix, scores, softmax};
 use crate::names::ROPE_DIVISORS;
-use crate::weights::{self, has, vector};
+use crate::weights::{has, vector};
 
 /// Keys and values, as f32, of each block. Of each head the values of all positions lie one after another; keys lie in groups of
 /// [`SIDE`] positions, in which each number of all of them comes before the next: they are multiplied side by side.
@@ -88,7 +89,7 @@ impl Cache {
 }
 
 /// Rotary embedding.
-pub(crate) struct Rope {
+pub struct Rope {
     head: usize,
     rotary: Rotary,
     /// Radians a position, of each pair of numbers.
@@ -96,16 +97,25 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Of a model. Errors: [`Error::Format`](crate::Error::Format), [`Error::Model`](crate::Error::Model).
+    /// Of a model in a file. Errors: [`Error::Format`], [`Error::Model`].
     pub fn load(reader: &Reader, config: &Config) -> Result<Self> {
-        let (head, base) = (config.head, f64::from(config.rope_base));
         let divisors = match has(reader, ROPE_DIVISORS) {
-            true => Some(vector(reader, ROPE_DIVISORS, head / 2)?),
+            true => Some(vector(reader, ROPE_DIVISORS, config.head / 2)?),
             false => None,
         };
+        Self::new(reader.path(), config, divisors)
+    }
+
+    /// Of a model whose frequencies are divided by these numbers, one for each pair of a head. Error: [`Error::Model`].
+    pub(crate) fn new(path: &Path, config: &Config, divisors: Option<Vec<f32>>) -> Result<Self> {
+        let (head, base) = (config.head, f64::from(config.rope_base));
         if let Some(wrong) = divisors.iter().flatten().find(|divisor| !(1e-6..1e6).contains(*divisor)) {
-            let expected = "numbers from 1e-6 to 1e6, by which frequencies are divided";
-            return Err(weights::wrong(reader, ROPE_DIVISORS, expected, wrong.to_string()));
+            return Err(Error::Model {
+                path: path.into(),
+                what: format!("tensor {ROPE_DIVISORS}"),
+                expected: "numbers from 1e-6 to 1e6, by which frequencies are divided".into(),
+                got: wrong.to_string(),
+            });
         }
         let frequency = |i: usize| {
             let frequency = base.powf(-2.0 * i as f64 / head as f64);
@@ -129,7 +139,7 @@ impl Rope {
         out.extend((position..position + count).flat_map(|position| self.angles(position)));
     }
 
-    /// Turns the heads of tokens.
+    /// Turns the heads of tokens, which have `heads` heads each; with negative sines, back.
     pub fn turn(&self, x: &mut [f32], heads: usize, turns: &[[f32; 2]]) {
         let half = self.head / 2;
         for (token, turns) in x.chunks_exact_mut(heads * self.head).zip(turns.chunks_exact(half)) {

@@ -95,7 +95,7 @@ pub fn converted(path: &Path, folder: &Path, progress: &dyn Progress) -> Result<
 }
 
 /// Shapes that the tensors of a source will have.
-fn shapes(source: &Source) -> Shapes<'_> {
+pub(crate) fn shapes(source: &Source) -> Shapes<'_> {
     let tensors = source.tensors().iter();
     tensors
         .filter_map(|tensor| match source.role(tensor) {

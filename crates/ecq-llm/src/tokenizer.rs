@@ -86,6 +86,11 @@ impl Tokenizer {
         move |token| stream.step(token).ok().flatten()
     }
 
+    /// The token that begins texts, if the model has one.
+    pub fn begin(&self) -> Option<u32> {
+        self.begin
+    }
+
     /// Whether a token ends a text.
     pub fn is_end(&self, token: u32) -> bool {
         self.ends.contains(&token)

@@ -7,6 +7,7 @@
 //! | weights → levels and scales | [`quantize`]; vector loops: `rule.rs`; the two kinds of schemes: `native.rs`, `grouped.rs` |
 //! | step and rounding that meet a rate | [`rate`]; what it measures on: `sorted.rs` |
 //! | row and column scales of the native scheme | `factors.rs` |
+//! | levels one column at a time, for whoever feeds errors back | [`grid`] |
 //! | rate against distortion, for sharing bits among tensors | [`curve`] |
 //! | scales in a file's form → numbers | [`groups`] |
 //! | levels and scales → weights | [`values`] |
@@ -16,6 +17,7 @@
 pub mod curve;
 mod error;
 mod factors;
+pub mod grid;
 pub mod grouped;
 pub mod groups;
 pub mod measure;

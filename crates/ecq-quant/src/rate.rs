@@ -157,7 +157,8 @@ impl Search {
         let mut plan = Plan::cheapest(&cells.histogram(), raw_bits(between));
         for _ in 0..if self.lambda > 0.0 { ROUNDS } else { 0 } {
             let Some(p) = &plan else { break };
-            steps.thresholds = thresholds(&bits_of_magnitudes(p, &cells, &steps), between, self.lambda);
+            let counts = cells.cells.iter().map(|c| (c.level, c.count));
+            steps.thresholds = thresholds(&bits_of_magnitudes(p, counts, &steps), between, self.lambda);
             cells = self.sorted.cells(&steps);
             // moved thresholds change the best number of raw bits by one at most; a plan takes longer than the cells
             let (few, r) = (raw_bits(between), p.split.raw_bits);
@@ -260,14 +261,25 @@ impl Search {
     }
 }
 
+/// Steps whose thresholds weigh error against the bits of these levels.
+pub(crate) fn weighed(steps: &Steps, histogram: &Histogram) -> Steps {
+    let Some(plan) = Plan::cheapest(histogram, raw_bits(steps.between)) else { return *steps };
+    let bits = bits_of_magnitudes(&plan, histogram.levels(), steps);
+    Steps { thresholds: thresholds(&bits, steps.between, LAMBDA), ..*steps }
+}
+
 /// Bits of a level of each magnitude; both signs of it count by how often they occur.
-fn bits_of_magnitudes(plan: &Plan, cells: &Cells, steps: &Steps) -> [f64; MAGNITUDES + 1] {
+fn bits_of_magnitudes(
+    plan: &Plan,
+    levels: impl Iterator<Item = (i32, u64)>,
+    steps: &Steps,
+) -> [f64; MAGNITUDES + 1] {
     let mut counts = [[0; MAGNITUDES + 1]; 2];
-    for cell in &cells.cells {
-        let negative = cell.level < 0;
-        let magnitude = if negative && steps.between { !cell.level } else { cell.level.saturating_abs() };
+    for (level, occurs) in levels {
+        let negative = level < 0;
+        let magnitude = if negative && steps.between { !level } else { level.saturating_abs() };
         if let Some(count) = counts[usize::from(negative)].get_mut(magnitude as usize) {
-            *count += cell.count;
+            *count += occurs;
         }
     }
     let nibble = |n: u8| (256.0 / f64::from(plan.freqs.as_array()[usize::from(n)])).log2();

@@ -15,6 +15,8 @@ pub(crate) enum Rule {
     Grouped { size: usize, scale: Vec<f32>, min: Vec<f32>, lowest: i32, highest: i32 },
     /// A scale for each group of columns; the level is the number of thresholds that weight / scale reaches.
     Listed { size: usize, scale: Vec<f32>, thresholds: [f32; 15] },
+    /// Levels that were found before, row by row.
+    Given { levels: Vec<i16>, between: bool },
 }
 
 /// Factors of the step; empty for 1.
@@ -87,6 +89,7 @@ impl Rule {
             Self::Uniform(steps, _) => raw_bits(steps.between),
             Self::Grouped { .. } => 0..=8,
             Self::Listed { .. } => 0..=0,
+            Self::Given { between, .. } => raw_bits(*between),
         }
     }
 
@@ -113,6 +116,10 @@ impl Rule {
                     listed(s, thresholds, weights, out);
                 }
             }
+            Self::Given { levels, .. } => {
+                let own = &levels[r * out.len()..][..out.len()];
+                out.iter_mut().zip(own).for_each(|(q, &level)| *q = level.into());
+            }
         }
     }
 }
@@ -130,7 +137,7 @@ pub(crate) fn uniform_row(steps: &Steps, factors: &Factors, r: usize, weights: &
 
 /// Levels of a uniform quantizer with another step, which is times a factor a column, if there are any.
 #[multiversion(targets = "simd")]
-fn uniform(steps: &Steps, step: f32, column: &[f32], weights: &[f32], out: &mut [i32]) {
+pub(crate) fn uniform(steps: &Steps, step: f32, column: &[f32], weights: &[f32], out: &mut [i32]) {
     // one length for all, so that no index is checked
     let n = out.len();
     let weights = &weights[..n];

@@ -17,12 +17,12 @@ use crate::progress::Bar;
 use args::Run;
 
 /// Loads models and runs them, on a thread of rayon's pool: a product then wakes nobody up but those that help with it.
-fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+pub fn in_pool<T: Send>(run: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     rayon::scope(|_| run())
 }
 
 /// Opens a model's file; one that is not converted yet is. Says where that file is.
-fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
+pub fn open(path: &Path, bar: &Bar, quiet: bool) -> Result<ModelFile> {
     // only a conversion has files to remove
     bar.leaves_nothing(true);
     if !source::is_source(path) {

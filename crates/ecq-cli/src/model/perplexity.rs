@@ -98,7 +98,8 @@ pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
     if args.json { output::json(&measured) } else { print(&measured) }
 }
 
-fn read(path: &Path) -> Result<String> {
+/// A text. Error: it is too long, or no UTF-8.
+pub(crate) fn read(path: &Path) -> Result<String> {
     let mut text = Vec::new();
     // a device may have no end
     let read = File::open(path).and_then(|file| file.take(MOST_TEXT + 1).read_to_end(&mut text));

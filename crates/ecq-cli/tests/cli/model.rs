@@ -1,5 +1,6 @@
 //! Models that run: texts, measurements, strategies, conversions on first use, and what is refused before any long work.
 
+mod calibrate;
 mod fixture;
 #[cfg(unix)]
 mod stopped;

@@ -13,4 +13,4 @@ pub mod share;
 pub mod size;
 
 pub use rules::{Choice, Rules, Sensitivities};
-pub use share::{RateControl, Target};
+pub use share::{Allocation, RateControl, Target};

@@ -22,6 +22,9 @@ pub enum Choice {
     Scheme(Scheme),
     /// The native scheme, at this ratio of signal to noise in dB.
     Sqnr(f64),
+    /// The native scheme, by what is known of the tensor's inputs and outputs; with a number by which whoever knows it sets the
+    /// rate.
+    Calibrated(f64),
 }
 
 impl FromStr for Choice {

@@ -41,6 +41,18 @@ pub struct RateControl {
     pub column_scales: bool,
 }
 
+/// Who shares bytes among the tensors of a source.
+pub trait Allocation {
+    /// Whether the tensor `index` of the source shares.
+    fn has(&self, index: usize) -> bool;
+    /// Weights of all tensors that share.
+    fn weights(&self) -> u64;
+    /// The least and the most bytes that the sharing tensors from the `first` on can take.
+    fn bytes(&self, first: usize) -> (u64, u64);
+    /// What the tensor `index` gets if those from it on together take so many bytes. `None` if it does not share.
+    fn within(&self, index: usize, bytes: u64) -> Option<Choice>;
+}
+
 /// A tensor that shares.
 struct Candidate {
     /// Index in the source.
@@ -94,30 +106,8 @@ impl Shares {
         Ok(Self { candidates, row_scales, column_scales })
     }
 
-    /// Weights of all tensors that share.
-    fn weights(&self) -> u64 {
-        self.candidates.iter().map(|c| c.curve.weights()).sum()
-    }
-
-    /// Whether a tensor of the source shares.
-    pub fn has(&self, index: usize) -> bool {
-        self.candidates.iter().any(|c| c.tensor == index)
-    }
-
     fn from(&self, first: usize) -> impl Iterator<Item = &Candidate> + Clone {
         self.candidates.iter().filter(move |c| c.tensor >= first)
-    }
-
-    /// The least and the most bytes that the tensors from the `first` on can take.
-    pub fn bytes(&self, first: usize) -> (u64, u64) {
-        let at = |multiplier| (self.from(first).map(|c| c.total(multiplier)).sum::<f64>() / 8.0) as u64;
-        (at(f64::INFINITY), at(0.0))
-    }
-
-    /// What the tensor `index` of the source gets if those from it on together take so many bytes. `None` if it does not
-    /// share.
-    pub fn within(&self, index: usize, bytes: u64) -> Option<Choice> {
-        self.choice(index, self.meeting(index, 8.0 * bytes as f64))
     }
 
     /// The multiplier at which the tensors from the `first` on together take so many bits.
@@ -151,6 +141,25 @@ impl Shares {
     }
 }
 
+impl Allocation for Shares {
+    fn has(&self, index: usize) -> bool {
+        self.candidates.iter().any(|c| c.tensor == index)
+    }
+
+    fn weights(&self) -> u64 {
+        self.candidates.iter().map(|c| c.curve.weights()).sum()
+    }
+
+    fn bytes(&self, first: usize) -> (u64, u64) {
+        let at = |multiplier| (self.from(first).map(|c| c.total(multiplier)).sum::<f64>() / 8.0) as u64;
+        (at(f64::INFINITY), at(0.0))
+    }
+
+    fn within(&self, index: usize, bytes: u64) -> Option<Choice> {
+        self.choice(index, self.meeting(index, 8.0 * bytes as f64))
+    }
+}
+
 impl Candidate {
     /// Bits a weight at a multiplier, and whether that is the tensor without loss.
     fn bits(&self, multiplier: f64) -> (f64, bool) {
@@ -173,8 +182,8 @@ impl Candidate {
     }
 }
 
-/// Bits a weight of a quantized source without loss.
-fn lossless_bits(matrix: &SourceMatrix<'_>) -> Option<f64> {
+/// Bits a weight of a quantized source without loss; `None` for floats.
+pub fn lossless_bits(matrix: &SourceMatrix<'_>) -> Option<f64> {
     let blocks = BlockTensor::new(matrix)?;
     let side = ecq_format::side::Side::new(&blocks.planes).bytes();
     Some((blocks.plan.bits + 8.0 * side as f64) / (matrix.rows() * matrix.cols()) as f64)

@@ -5,7 +5,7 @@
 //! known after the first try.
 
 use super::rules::Choice;
-use super::share::Shares;
+use super::share::Allocation;
 use crate::{Error, Result};
 
 /// How far below its limit a file may stay, as a part of it.
@@ -17,7 +17,7 @@ const TRIES: u32 = 6;
 
 /// Bytes on their way to a limit.
 pub struct SizeControl<'a> {
-    shares: &'a Shares,
+    shares: &'a dyn Allocation,
     limit: u64,
     /// Bytes of everything else.
     rest: u64,
@@ -42,7 +42,7 @@ impl<'a> SizeControl<'a> {
     ///
     /// Error: [`Error::Target`] with the least size that can be had, if that is above the limit.
     pub fn new(
-        shares: &'a Shares,
+        shares: &'a dyn Allocation,
         limit: u64,
         rest: u64,
         unsure: u64,

@@ -1,0 +1,35 @@
+//! Quantization for the entropy coder by what is known of a model's activations and gradients.
+//!
+//! | step | module |
+//! |---|---|
+//! | a text → tokens in chunks | [`text`] |
+//! | chunks through the uncompressed model → second moments of inputs, squared gradients of outputs | [`gather`]; a block, forward and backward: `block.rs` |
+//! | statistics in a file | [`statistics`] |
+//! | second moments → which errors count, and how they are made up for | `factor.rs` |
+//! | weights → levels, column by column | `feedback.rs` |
+//! | bits for all tensors from one multiplier | [`calibrated`] |
+#![forbid(unsafe_code)]
+
+mod block;
+pub mod calibrated;
+mod error;
+mod factor;
+mod feedback;
+pub mod gather;
+mod linear;
+pub mod statistics;
+pub mod text;
+
+pub use calibrated::Calibrated;
+pub use error::{Error, Result};
+pub use gather::gather;
+pub use statistics::Statistics;
+
+#[cfg(test)]
+#[path = "../../ecq-llm/tests/fixture/mod.rs"]
+#[allow(clippy::unwrap_used, dead_code, missing_docs)]
+mod fixture;
+#[cfg(test)]
+#[path = "../../ecq-llm/tests/reference/mod.rs"]
+#[allow(clippy::unwrap_used, dead_code, missing_docs)]
+mod reference;
