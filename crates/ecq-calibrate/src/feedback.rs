@@ -35,7 +35,7 @@ pub fn quantize(weights: &dyn Weights, factor: &Factor, grid: &Grid<'_>) -> Rows
 pub fn sample(weights: &dyn Weights, factor: &Factor, grid: &Grid<'_>, every: usize) -> Rows {
     let every = every.min(weights.rows() / FEWEST).max(1);
     // without a period, as the rows of heads have one
-    let drawn = |row: &usize| ((*row as u32).wrapping_mul(0x9e37_79b1) >> 8) as usize % every == 0;
+    let drawn = |row: &usize| (((*row as u32).wrapping_mul(0x9e37_79b1) >> 8) as usize).is_multiple_of(every);
     some(weights, factor, grid, &(0..weights.rows()).filter(drawn).collect::<Vec<_>>())
 }
 

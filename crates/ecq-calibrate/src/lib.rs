@@ -3,7 +3,7 @@
 //! | step | module |
 //! |---|---|
 //! | a text → tokens in chunks | [`text`] |
-//! | chunks through the uncompressed model → second moments of inputs, squared gradients of outputs | [`gather`]; a block, forward and backward: `block.rs` |
+//! | chunks through the uncompressed model → second moments of inputs, squared gradients of outputs | [`mod@gather`]; a block, forward and backward: `block.rs` |
 //! | statistics in a file | [`statistics`] |
 //! | second moments → which errors count, and how they are made up for | `factor.rs` |
 //! | weights → levels, column by column | `feedback.rs` |
