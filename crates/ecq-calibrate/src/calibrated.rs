@@ -5,7 +5,7 @@
 //! the root only: rows of one tensor share its table of frequencies. So one number, the multiplier, sets the rate of all.
 
 use ecq_convert::Progress;
-use ecq_convert::convert::Calibrator;
+use ecq_convert::convert::{Calibrator, profile_for};
 use ecq_convert::rates::share::lossless_bits;
 use ecq_convert::rates::{Allocation, Choice, Rules};
 use ecq_convert::source::Source;
@@ -29,7 +29,7 @@ const ROW_POWER: f64 = 0.5;
 /// A part of the matrix that is quantized for curves.
 const SAMPLE: usize = 8;
 /// Rates near which a tensor is tried, in bits a weight.
-const TRIED: [f64; 7] = [1.3, 2.0, 2.75, 3.5, 4.5, 6.0, 8.0];
+const TRIED: [f64; 8] = [0.6, 1.3, 2.0, 2.75, 3.5, 4.5, 6.0, 8.0];
 /// Error in squared steps that a bit is worth.
 const BIT: f64 = 0.12;
 /// Fewest bits a weight that are expected of any tensor.
@@ -39,9 +39,6 @@ const LEAST: f64 = 1e-4;
 
 /// Levels that are looked at: steps from 2^-60 to 2^60.
 const LEVELS: std::ops::RangeInclusive<f64> = -60.0..=60.0;
-
-/// Steps that are numbers, whatever their rows and columns have.
-const OCTAVES: std::ops::RangeInclusive<f64> = -90.0..=90.0;
 
 /// Statistics of a model, and what they give for a rate.
 #[derive(Debug)]
@@ -77,10 +74,17 @@ impl Curve {
     }
 
     fn lossy(&self, level: f64) -> f64 {
+        let level = self.possible(level);
         let after = self.points.partition_point(|p| p.0 < level).clamp(1, self.points.len() - 1);
         let (a, b) = (self.points[after - 1], self.points[after]);
         let slope = (b.1 - a.1) / (b.0 - a.0).max(1e-9);
         (a.1 + slope * (level - a.0)).clamp(LEAST_BITS, *BITS.end())
+    }
+
+    /// The nearest level that was tried or lies between two.
+    fn possible(&self, level: f64) -> f64 {
+        let (first, last) = (self.points[0].0, self.points[self.points.len() - 1].0);
+        level.clamp(first, last.max(first))
     }
 
     fn between(&self, level: f64) -> bool {
@@ -108,15 +112,17 @@ impl Calibrated {
         progress: &dyn Progress,
     ) -> Result<Self> {
         let mut made = Self { statistics, curves: Vec::new() };
-        let known = |name: &str| made.statistics.about().inputs.contains_key(name);
-        let tensors = source.tensors().iter().enumerate();
-        let tensors = tensors.filter(|(_, t)| known(&t.name) && rules.of(&t.name).is_none());
-        let matrices: Vec<_> =
-            tensors.filter_map(|(i, t)| Some((i, t.name.clone(), SourceMatrix::new(source, t)?))).collect();
-        progress.begin("rates", matrices.len() as u64);
-        for (tensor, name, matrix) in matrices {
-            let curve = made.curve(tensor, name, &matrix, profile)?;
-            made.curves.push(curve);
+        progress.begin("rates", source.tensors().len() as u64);
+        for (tensor, known) in source.tensors().iter().enumerate() {
+            let matrix = SourceMatrix::new(source, known).filter(|_| rules.of(&known.name).is_none());
+            if let Some(matrix) = matrix {
+                if !made.statistics.about().inputs.contains_key(&known.name) {
+                    return Err(made.statistics.wrong(&known.name, "nothing is known of it".into()));
+                }
+                let profile = profile_for((matrix.rows() * matrix.cols()) as u64, profile);
+                let curve = made.curve(tensor, known.name.clone(), &matrix, profile)?;
+                made.curves.push(curve);
+            }
             progress.advance(1);
             if progress.cancelled() {
                 return Err(Error::Cancelled);
@@ -149,7 +155,6 @@ impl Calibrated {
             let points = [-1.0, 1.0].map(|level| (level, LEAST_BITS, false)).to_vec();
             return Ok(Curve { tensor, name, weights: n, lossless, zero: 0.0, points });
         }
-        let side = 8.0 * scaled.side_bytes() as f64 / (weights.rows() * weights.cols()) as f64;
         let mut points = Vec::new();
         for bits in TRIED.into_iter().rev() {
             let octave = scaled.octave_for(bits);
@@ -164,11 +169,11 @@ impl Calibrated {
                 let grid = scaled.grid(octave, between);
                 let rows = feedback::sample(weights, &factor, &grid, SAMPLE);
                 let n = rows.levels.len() as f64;
-                let rate = grid.bits(&rows.histogram) / n;
+                let rate = grid.rate(&rows.histogram);
                 (rows.error / n + BIT * rate, rate, between)
             });
             let Some((_, rate, between)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
-            points.push((octave - zero, rate + side, between));
+            points.push((octave - zero, rate, between));
         }
         Ok(Curve { tensor, name, weights: n, lossless, zero, points })
     }
@@ -180,7 +185,12 @@ impl Calibrated {
             Some(inputs) => Factor::new(&self.statistics.get(inputs, cols * cols)?, cols, DAMPING),
             None => None,
         };
-        let factor = factor.unwrap_or_else(|| Factor::independent(&vec![1.0; cols]));
+        let factor = factor.unwrap_or_else(|| {
+            if inputs.is_some() {
+                tracing::warn!("{name}: its inputs were all zero in the texts; they count the same");
+            }
+            Factor::independent(cols)
+        });
         let gradients = self.gradients(name, rows, &factor)?;
         // with a step as for this mean, the gradients of rows times the squares of their steps have the multiplier as their mean
         let mean = gradients.iter().map(|g| g.powf(1.0 - ROW_POWER)).sum::<f64>() / rows as f64;
@@ -262,8 +272,8 @@ impl Calibrator for Calibrated {
         let curve = self.curves.iter().find(|c| c.name == name);
         let curve = curve.ok_or_else(|| ecq_quant::Error::Unstorable("nothing is known of it".into()))?;
         let Prepared { factor, scaled, .. } = self.prepare(name, weights, profile).map_err(unstorable)?;
-        let octave = (curve.zero + level).clamp(*OCTAVES.start(), *OCTAVES.end());
-        let grid = scaled.grid(octave, curve.between(level));
+        let level = curve.possible(level);
+        let grid = scaled.grid(curve.zero + level, curve.between(level));
         let first = feedback::sample(weights, &factor, &grid, SAMPLE);
         let grid: Grid<'_> = grid.weighed(&first.histogram);
         let rows = feedback::quantize(weights, &factor, &grid);

@@ -44,10 +44,9 @@ impl Factor {
         diagonal.iter().all(|d| d.is_finite() && *d > 0.0).then_some(Self { diagonal, feedback })
     }
 
-    /// Of inputs that do not depend on each other: no feedback.
-    pub fn independent(moments: &[f64]) -> Self {
-        let diagonal = moments.iter().map(|m| m.sqrt()).collect();
-        Self { diagonal, feedback: Vec::new() }
+    /// Of inputs that count the same and do not depend on each other: no feedback.
+    pub fn independent(size: usize) -> Self {
+        Self { diagonal: vec![1.0; size], feedback: Vec::new() }
     }
 
     /// Number of inputs.

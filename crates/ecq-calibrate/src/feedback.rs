@@ -149,7 +149,7 @@ mod tests {
         let size = 2 * BLOCK + 9;
         let (moments, weights) = (moments(size), random(40 * size, 5, false));
         let factor = Factor::new(&moments, size, 0.0).unwrap();
-        let alone = Factor::independent(&vec![1.0; size]);
+        let alone = Factor::independent(size);
         let (with, _) = quantized(&factor, &weights, &moments, size);
         let (without, _) = quantized(&alone, &weights, &moments, size);
         assert!(with < 0.7 * without, "{with} {without}");
@@ -188,7 +188,7 @@ mod tests {
         assert!((80..200).contains(&rows), "{rows}");
         let first: Vec<_> = all.levels.chunks(size).collect();
         assert!(some.levels.chunks(size).all(|row| first.contains(&row)));
-        let [all, some] = [(&all, 1000), (&some, rows)].map(|(r, n)| grid.bits(&r.histogram) / n as f64);
+        let [all, some] = [&all, &some].map(|rows| grid.rate(&rows.histogram));
         assert!((all - some).abs() < 0.05 * all, "{all} {some}");
     }
 }

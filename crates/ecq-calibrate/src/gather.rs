@@ -135,7 +135,9 @@ pub fn fingerprint(model: &Uncompressed<'_>) -> Result<String> {
         sums.push(numbers.iter().fold(0u64, |h, x| h.rotate_left(5) ^ u64::from(x.to_bits())));
     }
     let Config { architecture, layers, width, hidden, vocabulary, .. } = model.config();
-    Ok(format!("{architecture} {layers} {width} {hidden} {vocabulary} {sums:x?}"))
+    // GGUF keeps queries and keys in another order
+    let embedding = names.embedding();
+    Ok(format!("{architecture} {layers} {width} {hidden} {vocabulary} {embedding} {sums:x?}"))
 }
 
 struct Job<'a> {

@@ -131,7 +131,7 @@ impl Statistics {
 
     /// A tensor of so many values.
     pub fn get(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let wrong = |why: String| bad(&self.path, format!("{name}: {why}; make the statistics anew"));
+        let wrong = |why| self.wrong(name, why);
         let all = SafeTensors::deserialize(&self.file).map_err(|e| wrong(e.to_string()))?;
         let found = all.tensor(name).map_err(|e| wrong(e.to_string()))?;
         let bytes = found.data();
@@ -142,6 +142,15 @@ impl Statistics {
                 found.dtype()
             )));
         }
-        Ok(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+        let values: Vec<f32> = bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+        match values.iter().find(|value| !value.is_finite()) {
+            None => Ok(values),
+            Some(value) => Err(wrong(format!("expected finite numbers, found {value}"))),
+        }
+    }
+
+    /// An error about what belongs to a name.
+    pub(crate) fn wrong(&self, name: &str, why: String) -> Error {
+        bad(&self.path, format!("{name}: {why}; make the statistics anew"))
     }
 }

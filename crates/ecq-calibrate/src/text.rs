@@ -3,25 +3,35 @@
 use std::path::Path;
 
 use ecq_convert::Progress;
-use ecq_llm::{Model, Sampler, Sampling, Tokenizer};
+use ecq_llm::{Config, Model, Sampler, Sampling, Uncompressed};
 
 use crate::error::{Error, Result};
 
 /// Tokens of a chunk, which the model sees from its first one on.
 pub const CONTEXT: usize = 512;
 
-/// Chunks of a text, spread evenly over it: whole ones of [`CONTEXT`] tokens, at most `tokens` tokens together.
+/// Chunks of a text, spread evenly over it: whole ones of [`CONTEXT`] tokens, or of as many as the model was trained for, at most `tokens` tokens together.
 ///
-/// Error: [`Error::Text`] for a text of less than a chunk.
-pub fn chunks(path: &Path, text: &str, tokenizer: &Tokenizer, tokens: usize) -> Result<Vec<Vec<u32>>> {
-    let all = tokenizer.encode(text)?;
-    let whole: Vec<&[u32]> = all.chunks_exact(CONTEXT).collect();
+/// Errors: [`Error::Text`] for a text of less than a chunk, or with a token that the model does not have.
+pub fn chunks(path: &Path, text: &str, model: &Uncompressed<'_>, tokens: usize) -> Result<Vec<Vec<u32>>> {
+    let bad = |why| Error::Text { path: path.into(), why };
+    let Config { context, vocabulary, .. } = *model.config();
+    let context = CONTEXT.min(context);
+    let all = model.tokenizer().encode(text)?;
+    let whole: Vec<&[u32]> = all.chunks_exact(context).collect();
     if whole.is_empty() {
-        let why =
-            format!("expected a text of at least {CONTEXT} tokens, found {}: use a longer one", all.len());
-        return Err(Error::Text { path: path.into(), why });
+        let found = all.len();
+        return Err(bad(format!(
+            "expected a text of at least {context} tokens, found {found}: use a longer one"
+        )));
     }
-    let wanted = (tokens / CONTEXT).clamp(1, whole.len());
+    // of the text itself all were looked at, but not what begins it
+    if let Some(token) = all.iter().find(|&&token| token as usize >= vocabulary) {
+        return Err(bad(format!(
+            "token {token} is none of the model's {vocabulary}: its metadata is damaged"
+        )));
+    }
+    let wanted = (tokens / context).clamp(1, whole.len());
     Ok((0..wanted).map(|i| whole[i * whole.len() / wanted].to_vec()).collect())
 }
 

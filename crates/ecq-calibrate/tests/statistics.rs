@@ -123,6 +123,27 @@ fn a_conversion_takes_what_was_asked_for() {
 }
 
 #[test]
+fn more_than_there_is_to_be_had_is_all_there_is() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let source = source(&fixture);
+    let output = fixture.folder.path().join("out.ecq");
+    for target in [Target::Bits(8.0), Target::Size(1 << 30)] {
+        let statistics = gathered(&source, &Silent).unwrap();
+        let made =
+            Calibrated::measure(&source, statistics, &Rules::default(), Profile::Cpu, &Silent).unwrap();
+        let treatment = Treatment::Calibrated(Arc::new(made), target);
+        let options = Options { overwrite: true, ..Options::new(treatment) };
+        convert_source(&source, &output, &options, &Silent).unwrap();
+        let reader = Reader::open(&output, Limits::default()).unwrap();
+        let checked = ecq_convert::verify::verify(&reader, Some(&source), &Silent).unwrap();
+        for tensor in checked.tensors {
+            assert!(tensor.sqnr_db.is_none_or(|db| db > 30.0), "{} {:?}", tensor.name, tensor.sqnr_db);
+            assert!(tensor.bits < 10.0 || tensor.scheme == "plain", "{} {}", tensor.name, tensor.bits);
+        }
+    }
+}
+
+#[test]
 fn a_tensor_of_zeros_takes_hardly_anything() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let path = fixture.folder.path().join("model/model.safetensors");
@@ -163,9 +184,8 @@ fn errors_say_what_is_wrong() {
     let source = source(&fixture);
     assert!(matches!(gathered(&source, &Stopped), Err(Error::Cancelled)));
     let model = Uncompressed::new(&source).unwrap();
-    let short =
-        text::chunks(Path::new("t.txt"), "too short", model.tokenizer(), 4096).unwrap_err().to_string();
-    assert!(short.contains("t.txt: expected a text of at least 512 tokens, found 9"), "{short}");
+    let short = text::chunks(Path::new("t.txt"), "too short", &model, 4096).unwrap_err().to_string();
+    assert!(short.contains("t.txt: expected a text of at least 300 tokens, found 9"), "{short}");
     let other = Fixture::new("Qwen3ForCausalLM");
     let other = Source::open(&other.folder.path().join("model"), &SourceLimits::default()).unwrap();
     assert_ne!(

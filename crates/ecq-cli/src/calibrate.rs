@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use ecq_calibrate::{Calibrated, Statistics, gather, text};
-use ecq_convert::convert::Calibrator;
+use ecq_convert::convert::{Calibrator, refuse_input};
 use ecq_convert::rates::Rules;
 use ecq_convert::source::Source;
 use ecq_format::staging;
@@ -29,9 +29,6 @@ pub fn calibrated(
     rules: &Rules,
     bar: &Bar,
 ) -> Result<Arc<dyn Calibrator>> {
-    if args.sqnr.is_some() {
-        bail!("--calibrate: errors count by what they do to the model, not by --sqnr; use --bits or --size");
-    }
     let statistics = statistics(args, source, bar)?;
     bar.finish();
     Ok(Arc::new(Calibrated::measure(source, statistics, rules, args.profile.into(), bar)?))
@@ -49,6 +46,16 @@ fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statis
             path.display()
         );
         return Ok(statistics);
+    }
+    if let Some(path) = &args.statistics {
+        refuse_input(source, path)?;
+        let others = args.calibrate.iter().chain([&args.output]);
+        if let Some(other) = others.into_iter().find(|other| same(other, path)) {
+            bail!("--statistics {}: that is {}, too; name another file", path.display(), other.display());
+        }
+        if path.exists() && !args.force {
+            bail!("{} exists; use --force to replace it, or leave --calibrate out to use it", path.display());
+        }
     }
     let chunks = chunks(args, &uncompressed, bar)?;
     let gather = |path: &Path, file| {
@@ -68,6 +75,11 @@ fn statistics(args: &args::Convert, source: &Source, bar: &Bar) -> Result<Statis
     Ok(Statistics::open(path, file)?)
 }
 
+/// Whether two names are of one file.
+fn same(a: &Path, b: &Path) -> bool {
+    a == b || matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
 /// The texts, in equal shares.
 fn chunks(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<Vec<Vec<u32>>> {
     let tokens = args.calibration_tokens as usize / args.calibrate.len().max(1);
@@ -75,7 +87,7 @@ fn chunks(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<V
     for path in &args.calibrate {
         chunks.extend(match path.to_str() {
             Some(OWN) => own(&args.input, tokens, bar)?,
-            _ => text::chunks(path, &read(path)?, model.tokenizer(), tokens)?,
+            _ => text::chunks(path, &read(path)?, model, tokens)?,
         });
     }
     let (found, inputs) = (chunks.iter().map(Vec::len).sum::<usize>(), model.config().hidden);

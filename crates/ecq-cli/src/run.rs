@@ -98,9 +98,11 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     }
     let rules = Rules::new(args.tensors.iter().cloned())?;
     let start = Instant::now();
-    let treatment = match args.calibrate.is_empty() && args.statistics.is_none() {
-        true => treatment(args, source.is_quantized())?,
-        false => {
+    // before any work
+    convert::check(&source, &args.output, &rules, args.force)?;
+    let treatment = match calibrates(args) {
+        false => treatment(args, source.is_quantized())?,
+        true => {
             let target = args.size.map_or(Target::Bits(args.bits.unwrap_or(DEFAULT_BITS)), Target::Size);
             Treatment::Calibrated(calibrate::calibrated(args, &source, &rules, bar)?, target)
         }
@@ -123,8 +125,14 @@ fn check(args: &args::Convert) -> Result<()> {
     let grouped = !matches!(args.scheme, None | Some(SchemeName::Ecq | SchemeName::Lossless));
     if args.scheme.is_some_and(|s| s != SchemeName::Ecq) && native_options(args) {
         bail!(
-            "--bits, --sqnr, --size, --sensitivities, --row-scales and --column-scales are for --scheme ecq; the other \
-             schemes have the rate that they have"
+            "--bits, --sqnr, --size, --sensitivities, --calibrate, --statistics, --row-scales and --column-scales are for \
+             --scheme ecq; the other schemes have the rate that they have"
+        );
+    }
+    if calibrates(args) && (args.row_scales || args.column_scales || args.sqnr.is_some()) {
+        bail!(
+            "--calibrate finds the scales, and errors count by what they do to the model: no --row-scales, --column-scales \
+             or --sqnr; use --bits or --size"
         );
     }
     if args.group.is_some() && !grouped {
@@ -148,10 +156,15 @@ fn check(args: &args::Convert) -> Result<()> {
     Ok(())
 }
 
+/// Whether tensors are quantized by what is known of their inputs and outputs.
+fn calibrates(args: &args::Convert) -> bool {
+    !args.calibrate.is_empty() || args.statistics.is_some()
+}
+
 /// Whether an option is given that only the native scheme has.
 fn native_options(args: &args::Convert) -> bool {
     let target = args.bits.is_some() || args.sqnr.is_some() || args.size.is_some();
-    target || args.sensitivities.is_some() || args.row_scales || args.column_scales
+    target || calibrates(args) || args.sensitivities.is_some() || args.row_scales || args.column_scales
 }
 
 fn treatment(args: &args::Convert, quantized: bool) -> Result<Treatment> {

@@ -92,7 +92,7 @@ impl Options {
 /// length of the file written.
 ///
 /// Tensors that do not gain are stored as they are; `Reader` tells which. Memory holds a batch of tiles and the scales of
-/// one tensor. The output stands under its name only when it is complete.
+/// one tensor; calibrated, its levels and what its [`Calibrator`] knows of it, too. The output stands under its name only when it is complete.
 ///
 /// Errors: all of [`Error`] that concern sources and writing; [`SourceError::Changed`](crate::source::SourceError::Changed)
 /// if a source did not stay as it was.
@@ -108,17 +108,23 @@ pub fn convert_source(
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<u64> {
-    refuse_input(source, output)?;
-    check_names(source)?;
-    options.rules.check(source)?;
+    check(source, output, &options.rules, options.overwrite)?;
     check_packed(source, options)?;
     idle_rules(source, &options.rules);
-    // before any work: the name may be taken
-    drop(Writer::create(output, options.overwrite, 0)?);
     let sealed = seal(source, output, options, progress);
     // of a file that changed, any other error is a consequence, and success is none
     source.check()?;
     Ok(sealed?.publish()?)
+}
+
+/// Whether a conversion could begin: before any work, for whoever does some of it before. Errors as for [`convert_source`].
+pub fn check(source: &Source, output: &Path, rules: &Rules, overwrite: bool) -> Result<()> {
+    refuse_input(source, output)?;
+    check_names(source)?;
+    rules.check(source)?;
+    // the name may be taken
+    drop(Writer::create(output, overwrite, 0)?);
+    Ok(())
 }
 
 /// The whole output, without its name.
@@ -165,6 +171,8 @@ struct Job<'a> {
     measured: Option<RefCell<Distortion>>,
 }
 
+/// By how many bits a weight a rate may be missed without a word.
+const RATE_MET: f64 = 0.05;
 /// How near a ratio of signal to noise must come, in dB, and how often it is tried.
 const RATIO_MET: f64 = 0.1;
 const RATIO_TRIES: u32 = 8;
@@ -226,9 +234,16 @@ impl Job<'_> {
         let all = (bits * shares.weights() as f64 / 8.0) as u64;
         let taken = Cell::new(0);
         let choice = |index| shares.within(index, all.saturating_sub(taken.get()));
-        self.write(&mut |index| choice(index).unwrap_or(Choice::Lossless), &mut |bytes| {
+        let sealed = self.write(&mut |index| choice(index).unwrap_or(Choice::Keep), &mut |bytes| {
             taken.set(taken.get() + bytes)
-        })
+        })?;
+        let reached = 8.0 * taken.get() as f64 / shares.weights().max(1) as f64;
+        if (reached - bits).abs() > RATE_MET {
+            tracing::warn!(
+                "{reached:.2} bits a weight instead of {bits}: these tensors take no more and no less"
+            );
+        }
+        Ok(sealed)
     }
 
     /// Writes files until one has its size.
@@ -444,7 +459,7 @@ impl Job<'_> {
 }
 
 /// The profile for a tensor of so many weights: the table of a few thousand pairs would take more than the pairs.
-pub(crate) fn profile_for(weights: u64, profile: Profile) -> Profile {
+pub fn profile_for(weights: u64, profile: Profile) -> Profile {
     if weights < SMALLEST_PAIRED { Profile::Cpu } else { profile }
 }
 

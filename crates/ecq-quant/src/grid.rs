@@ -5,12 +5,12 @@
 
 use ecq_format::directory::{Scales, Values};
 use ecq_format::encode::Profile;
-use ecq_format::plan::{Histogram, Plan};
+use ecq_format::plan::Histogram;
 
 use crate::Error;
 use crate::quantize::{Quantized, range};
 use crate::rate::{LAMBDA, SAMPLES, Sample, Search, weighed};
-use crate::rule::{Factors, Rule, Steps, raw_bits, uniform};
+use crate::rule::{Factors, Rule, Steps, uniform};
 use crate::scheme::Scheme;
 use crate::values::octaves;
 use crate::weights::Weights;
@@ -40,11 +40,6 @@ impl Scaled {
         let side = ecq_format::side::Side::new(&planes).bytes();
         let search = Search::new(weights, sorted, side, profile, LAMBDA, high.max(-low));
         Ok(Self { factors, planes, search })
-    }
-
-    /// Bytes of the scales in a file.
-    pub fn side_bytes(&self) -> usize {
-        ecq_format::side::Side::new(&self.planes).bytes()
     }
 
     /// log2 of the step at which the matrix, quantized without feedback, takes about so many bits a weight.
@@ -102,9 +97,9 @@ impl Grid<'_> {
         Self { steps: weighed(&self.steps, histogram), ..*self }
     }
 
-    /// Bits that levels which occur so often take, without the costs of a tensor as a whole.
-    pub fn bits(&self, histogram: &Histogram) -> f64 {
-        Plan::cheapest(histogram, raw_bits(self.steps.between)).map_or(0.0, |plan| plan.bits)
+    /// Bits a weight of the tensor if its levels occur as often as these; scales, tables and start states included.
+    pub fn rate(&self, histogram: &Histogram) -> f64 {
+        self.scaled.search.rate(histogram, self.steps.between)
     }
 
     /// The tensor with these levels, row by row.
@@ -119,7 +114,7 @@ impl Grid<'_> {
         let bits = {
             let mut all = Histogram::new(0);
             levels.iter().for_each(|&q| all.add(q.into()));
-            self.bits(&all) / levels.len() as f64
+            self.rate(&all)
         };
         let rule = Rule::Given { levels, between };
         Quantized::build(Scheme::ecq(bits), weights, values, rule, self.scaled.planes.clone(), 0)

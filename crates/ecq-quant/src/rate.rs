@@ -145,6 +145,12 @@ impl Search {
         Self { sorted, fixed: Fixed { rows, cols, profile, side }, lambda, largest }
     }
 
+    /// Bits a weight that levels which occur so often take, everything counted.
+    pub fn rate(&self, histogram: &Histogram, between: bool) -> f64 {
+        let plan = Plan::cheapest(histogram, raw_bits(between));
+        plan.map_or(0.0, |plan| self.fixed.rate(&plan, histogram.total()))
+    }
+
     /// Number of weights of the sample.
     pub fn sample_len(&self) -> usize {
         self.sorted.len()
@@ -219,9 +225,7 @@ impl Search {
         search(found.octave, self.coarsest() + 1.0, bits, |octave| {
             let steps = found.steps.at(octave);
             let (histogram, error) = large.count(&steps, factors);
-            let plan = Plan::cheapest(&histogram, raw_bits(steps.between));
-            let rate = plan.map_or(0.0, |plan| self.fixed.rate(&plan, histogram.total()));
-            Probe { octave, rate, error, steps }
+            Probe { octave, rate: self.rate(&histogram, steps.between), error, steps }
         })
     }
 }

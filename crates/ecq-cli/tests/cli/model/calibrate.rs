@@ -34,7 +34,8 @@ fn statistics_that_were_saved_give_the_same_file() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     assert!(unfinished(folder.path()).is_empty());
     // and what stands there is not replaced unasked
-    let output = run(&folder, &convert(&model, &b, &[&from_text[..], &["--quiet"]].concat()));
+    let c = folder.at("c.ecq");
+    let output = run(&folder, &convert(&model, &c, &from_text));
     assert!(text(&output.stderr).contains("saved.bin"), "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(1));
     prints(&folder, &convert(&model, &b, &[&from_text[..], &["--force"]].concat()));
@@ -80,10 +81,25 @@ fn what_cannot_be_calibrated_says_so() {
     ] {
         refused(&folder, &convert(&model, &out, more), needles);
     }
-    let sqnr = ["convert", &model, "-o", &out, "--sqnr", "20", "--calibrate", &words];
-    refused(&folder, &sqnr, &["--bits or --size"]);
+    let base = ["convert", &model, "-o", &out, "--calibrate", &words];
+    let weights = folder.at("model/model.safetensors");
+    for (more, needle) in [
+        (&["--sqnr", "20"][..], "use --bits or --size"),
+        (&["--row-scales"], "--calibrate finds the scales"),
+        (&["--scheme", "nf4"], "--calibrate, --statistics"),
+        (&["--scheme", "lossless"], "--calibrate, --statistics"),
+        (&["--statistics", &words, "--force"], "name another file"),
+        (&["--statistics", &out], "name another file"),
+        (&["--statistics", &weights, "--force"], "model.safetensors"),
+        (&["--statistics", &saved], "saved.bin exists; use --force to replace it"),
+    ] {
+        refused(&folder, &[&base[..], more].concat(), &[needle]);
+    }
     std::fs::remove_dir_all(folder.at("model")).unwrap();
     Model { vocabulary: 300, ..Model::default() }.write(&folder);
     let another = ["saved.bin: expected statistics of this model, found those of another"];
     refused(&folder, &convert(&model, &out, &["--statistics", &saved]), &another);
+    // what stands there is seen before any work
+    std::fs::write(&out, "here").unwrap();
+    refused(&folder, &convert(&model, &out, &["--calibrate", &missing]), &["out.ecq"]);
 }
