@@ -59,22 +59,21 @@ impl Drop for Bar {
 }
 
 impl ecq_convert::Progress for Bar {
-    fn begin(&self, what: &str, bytes: u64) {
+    fn begin(&self, what: &str, total: u64) {
         if self.quiet {
             return;
         }
         // indicatif itself draws nothing when standard error is no terminal
-        let bar = ProgressBar::new(bytes);
-        let style = ProgressStyle::with_template(
-            "{msg} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}",
-        );
+        let bar = ProgressBar::new(total);
+        // bytes, tokens, tensors: what is counted is told by who counts
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {percent:>3} %, {eta} left");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_message(what.to_owned());
         *self.bar() = bar;
     }
 
-    fn advance(&self, bytes: u64) {
-        self.bar().inc(bytes);
+    fn advance(&self, done: u64) {
+        self.bar().inc(done);
     }
 
     fn cancelled(&self) -> bool {
