@@ -35,6 +35,19 @@ const UNSAFE_ALLOWED: [(&str, usize, &str); 14] = [
 /// The keyword in two pieces, so that this file does not break its own rule.
 const UNSAFE: &str = concat!("un", "safe");
 
+/// Libraries; those that run models, and what stands on them, may depend on all before.
+const LAYERS: &[&str] = &[
+    "rans-core",
+    "prefix-core",
+    "ecq-format",
+    "ecq-quant",
+    "ecq-cpu",
+    "ecq-gpu",
+    "ecq-convert",
+    "ecq-llm",
+    "ecq-calibrate",
+];
+
 /// What each crate may depend on of this workspace (tests and benchmarks may use more).
 const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("rans-core", &[]),
@@ -44,37 +57,9 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 10] = [
     ("ecq-cpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-gpu", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
     ("ecq-convert", &["rans-core", "prefix-core", "ecq-format", "ecq-quant"]),
-    (
-        "ecq-llm",
-        &["rans-core", "prefix-core", "ecq-format", "ecq-quant", "ecq-cpu", "ecq-gpu", "ecq-convert"],
-    ),
-    (
-        "ecq-calibrate",
-        &[
-            "rans-core",
-            "prefix-core",
-            "ecq-format",
-            "ecq-quant",
-            "ecq-cpu",
-            "ecq-gpu",
-            "ecq-convert",
-            "ecq-llm",
-        ],
-    ),
-    (
-        "ecq-cli",
-        &[
-            "rans-core",
-            "prefix-core",
-            "ecq-format",
-            "ecq-quant",
-            "ecq-cpu",
-            "ecq-gpu",
-            "ecq-convert",
-            "ecq-llm",
-            "ecq-calibrate",
-        ],
-    ),
+    ("ecq-llm", LAYERS.split_at(7).0),
+    ("ecq-calibrate", LAYERS.split_at(8).0),
+    ("ecq-cli", LAYERS),
 ];
 
 /// The lock file of the example with CubeCL's device.

@@ -67,8 +67,8 @@ impl Grid<'_> {
         rows.iter().map(|&r| self.scaled.factors.of_row(r)).collect()
     }
 
-    /// Quantizes weights of one column in rows with these [factors](Self::rows). Levels go to `levels`, what they stand for to `values`. Returns the
-    /// sum of squared errors, each in steps of its own weight.
+    /// Quantizes weights of one column in rows with these [factors](Self::rows). Levels go to `levels`, what they stand for to
+    /// `values`. Returns the sum of squared errors, each in steps of its own weight.
     pub fn column(
         &self,
         row: &[f32],
