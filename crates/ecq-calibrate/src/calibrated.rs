@@ -6,6 +6,7 @@
 
 use ecq_convert::Progress;
 use ecq_convert::convert::{Calibrator, profile_for};
+use ecq_convert::rates::sensitivity::Defaults;
 use ecq_convert::rates::share::lossless_bits;
 use ecq_convert::rates::{Allocation, Choice, Rules};
 use ecq_convert::source::Source;
@@ -20,7 +21,8 @@ use crate::error::{Error, Result};
 use crate::factor::Factor;
 use crate::feedback;
 use crate::gather::names;
-use crate::statistics::Statistics;
+use crate::record::Record;
+use crate::statistics::{Moments, Statistics};
 
 /// What is added to the second moments, as a part of the mean of their diagonal.
 const DAMPING: f64 = 0.05;
@@ -44,6 +46,8 @@ const LEVELS: std::ops::RangeInclusive<f64> = -60.0..=60.0;
 #[derive(Debug)]
 pub struct Calibrated {
     statistics: Statistics,
+    /// What tensors count of which no gradients are known.
+    defaults: Defaults,
     /// In the order of the source.
     curves: Vec<Curve>,
 }
@@ -111,7 +115,7 @@ impl Calibrated {
         profile: Profile,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let mut made = Self { statistics, curves: Vec::new() };
+        let mut made = Self { statistics, defaults: Defaults::of(source.tensors()), curves: Vec::new() };
         progress.begin("rates", source.tensors().len() as u64);
         for (tensor, known) in source.tensors().iter().enumerate() {
             let matrix = SourceMatrix::new(source, known).filter(|_| rules.of(&known.name).is_none());
@@ -181,17 +185,21 @@ impl Calibrated {
     fn prepare(&self, name: &str, weights: &dyn Weights, profile: Profile) -> Result<Prepared> {
         let (rows, cols) = (weights.rows(), weights.cols());
         let inputs = self.statistics.about().inputs.get(name).cloned().flatten();
-        let factor = match &inputs {
-            Some(inputs) => Factor::new(&self.statistics.get(inputs, cols * cols)?, cols, DAMPING),
+        let moments = match &inputs {
+            Some(inputs) => Some(self.statistics.moments(inputs, cols)?),
             None => None,
         };
+        let factor = moments.as_ref().and_then(|moments| Factor::new(moments, cols, DAMPING));
         let factor = factor.unwrap_or_else(|| {
             if inputs.is_some() {
                 tracing::warn!("{name}: its inputs were all zero in the texts; they count the same");
             }
             Factor::independent(cols)
         });
-        let gradients = self.gradients(name, rows, &factor)?;
+        let gradients = match self.statistics.has(names::EMBEDDING) {
+            true => self.gradients(name, rows, &factor)?,
+            false => vec![self.without_gradients(name, weights, moments.as_ref()); rows],
+        };
         // with a step as for this mean, the gradients of rows times the squares of their steps have the multiplier as their mean
         let mean = gradients.iter().map(|g| g.powf(1.0 - ROW_POWER)).sum::<f64>() / rows as f64;
         let mean = mean.powf(1.0 / (1.0 - ROW_POWER));
@@ -202,6 +210,21 @@ impl Calibrated {
         let scaled = Scaled::new(weights, row, column, profile);
         let scaled = scaled.map_err(|why| Error::Quantize { tensor: name.into(), why })?;
         Ok(Prepared { factor, scaled, zero: by_rows + by_columns - 0.5 * mean.log2() })
+    }
+
+    /// What an error of any row counts where gradients are not known: errors against the power of the layer's outputs, by the
+    /// sensitivity of its role, as without calibration.
+    fn without_gradients(&self, name: &str, weights: &dyn Weights, moments: Option<&Moments>) -> f64 {
+        let (rows, cols) = (weights.rows(), weights.cols());
+        let squares = moments.map_or_else(|| vec![1.0; cols], |moments| moments.squares(cols).collect());
+        let mut own = vec![0.0; cols];
+        let mut power = 0.0;
+        for row in 0..rows {
+            weights.fill(row..row + 1, &mut own);
+            power += own.iter().zip(&squares).map(|(&w, &s)| f64::from(w * w) * f64::from(s)).sum::<f64>();
+        }
+        let sensitivity = self.defaults.sensitivity(name, rows, cols);
+        if power > 0.0 { sensitivity * (rows * cols) as f64 / power } else { 1e-12 }
     }
 
     /// What an error of each row counts.
@@ -278,6 +301,10 @@ impl Calibrator for Calibrated {
         let grid: Grid<'_> = grid.weighed(&first.histogram);
         let rows = feedback::quantize(weights, &factor, &grid);
         grid.quantized(weights, rows.levels)
+    }
+
+    fn record(&self) -> Vec<u8> {
+        Record::of(&self.statistics.about().texts).bytes()
     }
 }
 

@@ -7,6 +7,8 @@
 use faer::linalg::triangular_inverse::invert_lower_triangular;
 use faer::{Mat, Par, Side};
 
+use crate::statistics::Moments;
+
 /// Second moments, factored.
 pub struct Factor {
     /// A[j,j]: how much an error of a column counts, as a root.
@@ -16,18 +18,25 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// Of a symmetric matrix of this size, of which `damping` times the mean of the diagonal is added to the diagonal.
-    /// `None` if it is not positive definite even so: not finite, or all zero.
-    pub fn new(moments: &[f32], size: usize, damping: f64) -> Option<Self> {
-        let mean = (0..size).map(|i| f64::from(moments[i * size + i])).sum::<f64>() / size as f64;
+    /// Of second moments of so many inputs; `damping` times the mean of the squares is added to these. Of squares alone the
+    /// errors are not made up for. `None` if they are not positive definite even so: not finite, or all zero.
+    pub fn new(moments: &Moments, size: usize, damping: f64) -> Option<Self> {
+        let mean = moments.squares(size).map(f64::from).sum::<f64>() / size as f64;
         if !(mean.is_finite() && mean > 0.0) {
             return None;
         }
+        let all = match moments {
+            Moments::Triangle(all) => all,
+            Moments::Diagonal(squares) => {
+                let diagonal = squares.iter().map(|&x| (f64::from(x) + damping * mean).sqrt()).collect();
+                return Some(Self { diagonal, feedback: Vec::new() });
+            }
+        };
         // backwards, so that the lower factor of what is here is the upper one of what is wanted
         let back = |i: usize, j: usize| {
             let (i, j) = (size - 1 - i, size - 1 - j);
             let added = if i == j { damping * mean } else { 0.0 };
-            f64::from(moments[i.min(j) * size + i.max(j)]) + added
+            f64::from(all[Moments::place(size, i.min(j), i.max(j))]) + added
         };
         let whole = Mat::<f64>::from_fn(size, size, back);
         let lower = whole.llt(Side::Lower).ok()?;
@@ -63,7 +72,7 @@ mod tests {
     #[test]
     fn a_factor_is_of_its_matrix() {
         let matrix = [4.0f32, 1.0, 0.5, 1.0, 3.0, -0.7, 0.5, -0.7, 2.0];
-        let Factor { diagonal, feedback } = Factor::new(&matrix, 3, 0.1).unwrap();
+        let Factor { diagonal, feedback } = Factor::new(&Moments::of(&matrix, 3), 3, 0.1).unwrap();
         // A is the inverse of the upper triangle U, whose row j is the feedback's divided by A[j,j]
         let u = |j: usize, k: usize| f64::from(feedback[j * 3 + k]) / diagonal[j];
         // H times Uᵀ U is 1
@@ -84,10 +93,13 @@ mod tests {
 
     #[test]
     fn what_has_no_factor_is_none() {
-        assert!(Factor::new(&[0.0; 4], 2, 0.05).is_none());
-        assert!(Factor::new(&[f32::NAN, 0.0, 0.0, 1.0], 2, 0.05).is_none());
-        assert!(Factor::new(&[1.0, 5.0, 5.0, 1.0], 2, 0.0).is_none());
+        assert!(Factor::new(&Moments::of(&[0.0; 4], 2), 2, 0.05).is_none());
+        assert!(Factor::new(&Moments::of(&[f32::NAN, 0.0, 0.0, 1.0], 2), 2, 0.05).is_none());
+        assert!(Factor::new(&Moments::of(&[1.0, 5.0, 5.0, 1.0], 2), 2, 0.0).is_none());
+        // squares alone
+        let squares = Factor::new(&Moments::Diagonal(vec![4.0, 8.0]), 2, 0.5).unwrap();
+        assert_eq!((squares.diagonal, squares.feedback.len()), (vec![7.0f64.sqrt(), 11.0f64.sqrt()], 0));
         // of one vector, damped
-        assert!(Factor::new(&[1.0, 2.0, 2.0, 4.0], 2, 0.05).is_some());
+        assert!(Factor::new(&Moments::of(&[1.0, 2.0, 2.0, 4.0], 2), 2, 0.05).is_some());
     }
 }

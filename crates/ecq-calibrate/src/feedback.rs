@@ -108,6 +108,7 @@ mod tests {
 
     use super::*;
     use crate::reference::random;
+    use crate::statistics::Moments;
 
     /// Second moments of inputs that depend on each other, row by row.
     fn moments(size: usize) -> Vec<f32> {
@@ -148,7 +149,7 @@ mod tests {
         // more than a block of columns, and a part of one
         let size = 2 * BLOCK + 9;
         let (moments, weights) = (moments(size), random(40 * size, 5, false));
-        let factor = Factor::new(&moments, size, 0.0).unwrap();
+        let factor = Factor::new(&Moments::of(&moments, size), size, 0.0).unwrap();
         let alone = Factor::independent(size);
         let (with, _) = quantized(&factor, &weights, &moments, size);
         let (without, _) = quantized(&alone, &weights, &moments, size);
@@ -179,7 +180,7 @@ mod tests {
     fn a_sample_is_some_rows_of_the_whole() {
         let size = 20;
         let (moments, weights) = (moments(size), random(1000 * size, 6, false));
-        let factor = Factor::new(&moments, size, 0.05).unwrap();
+        let factor = Factor::new(&Moments::of(&moments, size), size, 0.05).unwrap();
         let matrix = Dense::new(&weights, size).unwrap();
         let scaled = Scaled::new(&matrix, vec![128; 1000], vec![128; size], Profile::Cpu).unwrap();
         let grid = scaled.grid(-3.0, false);

@@ -2,12 +2,14 @@
 //! gradients of their outputs.
 //!
 //! A first sweep takes all chunks forward through one block after another, so that only one block's weights and moments are in
-//! memory, and the numbers of all tokens between two blocks. A second one takes some of the chunks backward. The loss is the
-//! cross-entropy of tokens that the model itself would say (drawn from its probabilities): the mean of its squared gradients
-//! is the curvature of the KL divergence from the model. Results do not depend on the number of threads.
+//! memory, and the numbers of all tokens between two blocks. A second one takes some of the chunks backward; what they were
+//! before each block waits in the file. The loss is the cross-entropy of tokens that the model itself would say (drawn from
+//! its probabilities): the mean of its squared gradients is the curvature of the KL divergence from the model. Results do not
+//! depend on the number of threads, nor on where an earlier run was interrupted.
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
 use ecq_convert::Progress;
 use ecq_llm::math::softmax;
@@ -19,7 +21,9 @@ use rayon::prelude::*;
 use crate::block::{Block, Gradients, INPUT_OF, INPUTS, LAYERS, norm_backward, normed};
 use crate::error::{Error, Result};
 use crate::linear::{add_product, product, view, view_mut};
-use crate::statistics::{About, Writer};
+use crate::statistics::{About, triangle};
+use crate::texts::Texts;
+use crate::writer::{Shapes, Writer, copy_name};
 
 /// Chunks that go through a block side by side.
 const BATCH: usize = 8;
@@ -41,6 +45,15 @@ pub mod names {
     pub const EMBEDDING: &str = "embedding.gradient";
     /// Second moments of what logits are computed from.
     pub const OUTPUT: &str = "output.inputs";
+    /// Numbers of all tokens between two blocks, while statistics are being gathered.
+    pub(super) const BETWEEN: &str = "unfinished.between";
+    /// Gradients of those of some tokens.
+    pub(super) const SLOPES: &str = "unfinished.slopes";
+
+    /// What tokens whose gradients are wanted were before a block.
+    pub(super) fn before(layer: usize) -> String {
+        format!("unfinished.before.{layer}")
+    }
 }
 
 /// The matrix that logits are computed with.
@@ -50,12 +63,12 @@ pub fn output_name(model: &Uncompressed<'_>) -> &'static str {
 }
 
 /// What statistics of a model are called, and their shapes.
-fn plan(model: &Uncompressed<'_>, about: &mut About) -> Vec<(String, Vec<usize>)> {
+fn plan(model: &Uncompressed<'_>, about: &mut About) -> Shapes {
     let Config { width, hidden, heads, head, kv_heads, vocabulary, layers, .. } = *model.config();
     let mut shapes = Vec::new();
     for layer in 0..layers {
         for (name, size) in INPUTS.into_iter().zip([width, heads * head, width, hidden]) {
-            shapes.push((moments(layer, name), vec![size, size]));
+            shapes.push((moments(layer, name), vec![triangle(size)]));
         }
         let outputs = [heads * head, kv_heads * head, kv_heads * head, width, hidden, hidden, width];
         for ((part, input), outputs) in LAYERS.into_iter().zip(INPUT_OF).zip(outputs) {
@@ -64,7 +77,7 @@ fn plan(model: &Uncompressed<'_>, about: &mut About) -> Vec<(String, Vec<usize>)
             about.inputs.insert(tensor, Some(moments(layer, INPUTS[input])));
         }
     }
-    shapes.push((names::OUTPUT.into(), vec![width, width]));
+    shapes.push((names::OUTPUT.into(), vec![triangle(width)]));
     shapes.push((names::gradients(output_name(model)), vec![vocabulary]));
     shapes.push((names::COUNTS.into(), vec![vocabulary]));
     shapes.push((names::EMBEDDING.into(), vec![1]));
@@ -73,12 +86,23 @@ fn plan(model: &Uncompressed<'_>, about: &mut About) -> Vec<(String, Vec<usize>)
     shapes
 }
 
-fn moments(layer: usize, input: &str) -> String {
+pub(crate) fn moments(layer: usize, input: &str) -> String {
     format!("blocks.{layer}.{input}.inputs")
 }
 
-fn tensor(model: &Uncompressed<'_>, layer: usize, part: &str) -> String {
+pub(crate) fn tensor(model: &Uncompressed<'_>, layer: usize, part: &str) -> String {
     format!("{}.weight", model.names().block(layer, part))
+}
+
+/// What is needed to go on: the numbers between two blocks, if it shall be possible, and what waits for the way back.
+fn state(config: &Config, texts: &Texts, goes_on: bool) -> Shapes {
+    let slopes = texts.gradient_tokens() * config.width;
+    let mut shapes: Shapes = (0..config.layers).map(|layer| (names::before(layer), vec![slopes])).collect();
+    for copy in (0..2).filter(|_| goes_on) {
+        shapes.push((copy_name(names::BETWEEN, copy), vec![texts.tokens() * config.width]));
+        shapes.push((copy_name(names::SLOPES, copy), vec![slopes]));
+    }
+    shapes
 }
 
 /// A text on its way through the model.
@@ -86,42 +110,41 @@ struct Text {
     tokens: Vec<u32>,
     /// Numbers of its tokens between two blocks.
     x: Vec<f32>,
-    /// What they were before each block, if gradients are wanted.
-    before: Option<Vec<Vec<f32>>>,
+    /// Whether its gradients are wanted.
+    backward: bool,
 }
 
-/// Gathers statistics of chunks, and gradients of one in `every` of them, into a file, which is returned complete. `path` is for
-/// errors.
+/// Gathers statistics of texts into a file, which is returned complete. `path` is for errors. If some time, `every`, is given,
+/// a file that a run left which was interrupted is continued: such a run loses no more than the work of that time.
 ///
 /// Errors: [`Error::Model`], [`Error::NotFinite`], [`Error::Statistics`] if the file cannot be written, [`Error::Cancelled`].
 pub fn gather(
     model: &Uncompressed<'_>,
-    chunks: &[Vec<u32>],
-    every: usize,
-    seed: u64,
+    texts: &Texts,
     (path, file): (&Path, File),
+    every: Option<Duration>,
     progress: &dyn Progress,
 ) -> Result<File> {
-    let tokens = chunks.iter().map(Vec::len).sum();
-    let gradient_tokens = chunks.iter().step_by(every).map(Vec::len).sum();
-    let mut about = About::new(fingerprint(model)?, tokens, gradient_tokens);
+    let mut about = About::new(fingerprint(model)?, texts.clone());
     let shapes = plan(model, &mut about);
-    let writer = Writer::new(path, file, &about, &shapes)?;
+    let state = state(model.config(), texts, every.is_some());
+    let writer = Writer::new(path, file, &about, (&shapes, &state), every)?;
     let rope = model.rope()?;
-    let longest = chunks.iter().map(Vec::len).max().unwrap_or(0);
+    let longest = texts.chunks.iter().map(Vec::len).max().unwrap_or(0);
     let mut turns = Vec::new();
     rope.turns(0, longest, &mut turns);
-    let mut job = Job { model, rope, turns, writer, progress, tokens };
-    let layers = model.config().layers as u64;
-    progress.begin("statistics", (tokens as u64 + 3 * gradient_tokens as u64) * layers);
-    let mut texts = job.begin(chunks, every)?;
-    for layer in 0..model.config().layers {
-        job.forward(layer, &mut texts)?;
+    let mut job = Job { model, rope, turns, writer, progress, tokens: texts.tokens() };
+    let layers = model.config().layers;
+    let (tokens, back) = (texts.tokens() as u64, 3 * texts.gradient_tokens() as u64);
+    progress.begin("statistics", (tokens + back) * layers as u64);
+    let done = job.writer.done();
+    progress.advance(tokens * done.min(layers) as u64 + back * done.saturating_sub(layers + 1) as u64);
+    let mut all = job.begin(texts)?;
+    for layer in done..layers {
+        job.forward(layer, &mut all)?;
     }
-    job.output_moments(&texts)?;
-    texts.retain(|text| text.before.is_some());
-    job.gradients(&mut texts, seed)?;
-    Ok(job.writer.finish())
+    job.backward(all, texts.seed)?;
+    job.writer.finish()
 }
 
 /// A number of what a model is: names, and the norms, which every training moves.
@@ -150,29 +173,40 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    fn begin(&mut self, chunks: &[Vec<u32>], every: usize) -> Result<Vec<Text>> {
-        let Config { width, vocabulary, .. } = *self.model.config();
-        let table = self.model.numbers(self.model.names().embedding())?;
+    /// All texts where they are: before the first block, or where an earlier run left them.
+    fn begin(&mut self, texts: &Texts) -> Result<Vec<Text>> {
+        let Config { width, vocabulary, layers, .. } = *self.model.config();
         let mut counts = vec![0.0; vocabulary];
-        chunks.iter().flatten().for_each(|&t| counts[t as usize] += 1.0);
+        texts.chunks.iter().flatten().for_each(|&t| counts[t as usize] += 1.0);
         self.writer.put(names::COUNTS, &counts)?;
-        let text = |(i, tokens): (usize, &Vec<u32>)| Text {
-            x: tokens.iter().flat_map(|&t| &table[t as usize * width..][..width]).copied().collect(),
-            tokens: tokens.clone(),
-            before: i.is_multiple_of(every).then(Vec::new),
+        let x: Vec<f32> = match self.writer.done() {
+            0 => {
+                let table = self.model.numbers(self.model.names().embedding())?;
+                let row = |&t: &u32| &table[t as usize * width..][..width];
+                texts.chunks.iter().flatten().flat_map(row).copied().collect()
+            }
+            done if done <= layers => self.writer.get(&copy_name(names::BETWEEN, self.writer.copy()))?,
+            // the way back needs their gradients alone
+            _ => vec![0.0; texts.tokens() * width],
         };
-        Ok(chunks.iter().enumerate().map(text).collect())
+        let every = texts.gradients_every();
+        let mut at = 0;
+        let text = |(i, tokens): (usize, &Vec<u32>)| {
+            let start = at;
+            at += tokens.len() * width;
+            Text { tokens: tokens.clone(), x: x[start..at].to_vec(), backward: i.is_multiple_of(every) }
+        };
+        Ok(texts.chunks.iter().enumerate().map(text).collect())
     }
 
     /// All texts through a block, whose moments are written.
     fn forward(&mut self, layer: usize, texts: &mut [Text]) -> Result<()> {
         let block = Block::load(self.model, layer)?;
+        let before = texts.iter().filter(|text| text.backward).flat_map(|text| &text.x);
+        self.writer.put(&names::before(layer), &before.copied().collect::<Vec<f32>>())?;
         let mut sums: [Moments; 4] = Default::default();
         for batch in texts.chunks_mut(BATCH) {
-            let one = |text: &mut Text| {
-                text.before.iter_mut().for_each(|all| all.push(text.x.clone()));
-                block.forward(&self.rope, self.turns_of(text), &mut text.x).inputs
-            };
+            let one = |text: &mut Text| block.forward(&self.rope, self.turns_of(text), &mut text.x).inputs;
             let inputs: Vec<_> = batch.par_iter_mut().map(one).collect();
             for (i, sum) in sums.iter_mut().enumerate() {
                 let all: Vec<&[f32]> = inputs.iter().map(|inputs| inputs[i].as_slice()).collect();
@@ -186,7 +220,14 @@ impl Job<'_> {
         for (sum, name) in sums.into_iter().zip(INPUTS) {
             self.writer.put(&moments(layer, name), &sum.mean(self.tokens))?;
         }
-        Ok(())
+        self.keep(layer + 1, names::BETWEEN, texts.iter().map(|text| text.x.as_slice()))
+    }
+
+    fn keep<'a>(&mut self, steps: usize, name: &str, parts: impl Iterator<Item = &'a [f32]>) -> Result<()> {
+        if !self.writer.due() {
+            return Ok(());
+        }
+        self.writer.keep(steps, (name, &parts.collect::<Vec<_>>().concat()))
     }
 
     fn turns_of(&self, text: &Text) -> &[[f32; 2]] {
@@ -212,32 +253,47 @@ impl Job<'_> {
     }
 
     /// Texts backward, from the logits to the embedding.
-    fn gradients(&mut self, texts: &mut [Text], seed: u64) -> Result<()> {
+    fn backward(&mut self, mut texts: Vec<Text>, seed: u64) -> Result<()> {
         let Config { width, layers, .. } = *self.model.config();
-        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
-        let mut all = self.logits(texts, seed)?;
-        for layer in (0..layers).rev() {
-            let block = Block::load(self.model, layer)?;
-            let one = |(text, dy): (&mut Text, &mut Vec<f32>)| {
-                let turns = self.turns_of(text);
-                let mut x = text.before.as_mut().and_then(Vec::pop).unwrap_or_default();
-                let before = x.clone();
-                let tape = block.forward(&self.rope, turns, &mut x);
-                let mut sums: Gradients = block.outputs().map(|n| vec![0.0; n]);
-                *dy = block.backward(&self.rope, turns, &before, &tape, std::mem::take(dy), &mut sums);
-                sums
-            };
-            let found: Vec<Gradients> = texts.par_iter_mut().zip(&mut all).map(one).collect();
-            for (i, part) in LAYERS.into_iter().enumerate() {
-                let mut mean = vec![0.0f64; block.outputs()[i]];
-                found.iter().for_each(|own| mean.iter_mut().zip(&own[i]).for_each(|(m, o)| *m += o));
-                let mean: Vec<f32> = mean.iter().map(|m| (m / tokens as f64) as f32).collect();
-                self.writer.put(&names::gradients(&tensor(self.model, layer, part)), &mean)?;
-            }
-            self.advance(3 * tokens)?;
+        if self.writer.done() <= layers {
+            self.output_moments(&texts)?;
         }
-        let square: f64 = all.iter().flatten().map(|&d| f64::from(d) * f64::from(d)).sum();
+        texts.retain(|text| text.backward);
+        let mut slopes = match self.writer.done() {
+            done if done <= layers => self.logits(&texts, seed)?,
+            _ => split(&self.writer.get(&copy_name(names::SLOPES, self.writer.copy()))?, &texts, width),
+        };
+        // steps are those of the way forward, the logits, and those of the way back
+        for step in self.writer.done().max(layers + 1)..=2 * layers {
+            self.keep(step, names::SLOPES, slopes.iter().map(Vec::as_slice))?;
+            self.back_through(2 * layers - step, &texts, &mut slopes)?;
+        }
+        let square: f64 = slopes.iter().flatten().map(|&d| f64::from(d) * f64::from(d)).sum();
+        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
         self.writer.put(names::EMBEDDING, &[(square / (tokens * width) as f64) as f32])
+    }
+
+    /// Texts backward through a block, the squares of whose gradients are written.
+    fn back_through(&mut self, layer: usize, texts: &[Text], slopes: &mut [Vec<f32>]) -> Result<()> {
+        let block = Block::load(self.model, layer)?;
+        let width = self.model.config().width;
+        let before = split(&self.writer.get(&names::before(layer))?, texts, width);
+        let one = |((text, before), dy): ((&Text, &Vec<f32>), &mut Vec<f32>)| {
+            let turns = self.turns_of(text);
+            let tape = block.forward(&self.rope, turns, &mut before.clone());
+            let mut sums: Gradients = block.outputs().map(|n| vec![0.0; n]);
+            *dy = block.backward(&self.rope, turns, before, &tape, std::mem::take(dy), &mut sums);
+            sums
+        };
+        let found: Vec<Gradients> = texts.par_iter().zip(&before).zip(slopes).map(one).collect();
+        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
+        for (i, part) in LAYERS.into_iter().enumerate() {
+            let mut mean = vec![0.0f64; block.outputs()[i]];
+            found.iter().for_each(|own| mean.iter_mut().zip(&own[i]).for_each(|(m, o)| *m += o));
+            let mean: Vec<f32> = mean.iter().map(|m| (m / tokens as f64) as f32).collect();
+            self.writer.put(&names::gradients(&tensor(self.model, layer, part)), &mean)?;
+        }
+        self.advance(3 * tokens)
     }
 
     /// The gradient of each text's last numbers, and those of the logits.
@@ -315,20 +371,27 @@ impl Moments {
         });
     }
 
-    /// The whole symmetric matrix, divided by the number of tokens.
+    /// The triangle from the diagonal on, row by row, divided by the number of tokens.
     fn mean(&self, tokens: usize) -> Vec<f32> {
-        let size = self.size;
-        let mut all = vec![0.0; size * size];
-        for (i, panel) in self.panels.iter().enumerate() {
-            let (first, end) = (i * PANEL, size.min((i + 1) * PANEL));
-            for row in 0..end {
-                for column in first..end {
-                    let value = panel[row * (end - first) + column - first] / tokens as f32;
-                    all[row * size + column] = value;
-                    all[column * size + row] = value;
-                }
+        let mut all = Vec::with_capacity(triangle(self.size));
+        for row in 0..self.size {
+            for (i, panel) in self.panels.iter().enumerate().skip(row / PANEL) {
+                let (first, end) = (i * PANEL, self.size.min((i + 1) * PANEL));
+                let own = &panel[row * (end - first)..][..end - first];
+                all.extend(own[row.saturating_sub(first)..].iter().map(|value| value / tokens as f32));
             }
         }
         all
     }
+}
+
+/// Numbers of texts one after another, each by itself.
+fn split(all: &[f32], texts: &[Text], width: usize) -> Vec<Vec<f32>> {
+    let mut rest = all;
+    let take = |text: &Text| {
+        let (own, behind) = rest.split_at(text.tokens.len() * width);
+        rest = behind;
+        own.to_vec()
+    };
+    texts.iter().map(take).collect()
 }

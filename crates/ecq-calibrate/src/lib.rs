@@ -2,12 +2,15 @@
 //!
 //! | step | module |
 //! |---|---|
-//! | a text → tokens in chunks | [`text`] |
+//! | a text → tokens in chunks | [`text`], [`texts`] |
 //! | chunks through the uncompressed model → second moments of inputs, squared gradients of outputs | [`mod@gather`]; a block, forward and backward: `block.rs` |
-//! | statistics in a file | [`statistics`] |
+//! | statistics in a file | [`statistics`]; one that goes on after an interruption: `writer.rs` |
+//! | llama.cpp's importance matrices as statistics | [`imatrix`] |
 //! | second moments → which errors count, and how they are made up for | `factor.rs` |
 //! | weights → levels, column by column | `feedback.rs` |
 //! | bits for all tensors from one multiplier | [`calibrated`] |
+//! | what a file tells of its calibration | [`record`] |
+//! | a coded model beside its source, on what was not learned from | [`quality`] |
 #![forbid(unsafe_code)]
 
 mod block;
@@ -16,14 +19,22 @@ mod error;
 mod factor;
 mod feedback;
 pub mod gather;
+pub mod imatrix;
 mod linear;
+pub mod quality;
+pub mod record;
 pub mod statistics;
 pub mod text;
+pub mod texts;
+mod writer;
 
 pub use calibrated::Calibrated;
 pub use error::{Error, Result};
 pub use gather::gather;
+pub use record::Record;
 pub use statistics::Statistics;
+pub use texts::Texts;
+pub use writer::goes_on;
 
 #[cfg(test)]
 #[path = "../../ecq-llm/tests/fixture/mod.rs"]

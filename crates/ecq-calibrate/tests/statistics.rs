@@ -9,12 +9,16 @@ mod fixture;
 #[allow(dead_code)]
 mod reference;
 
+use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use ecq_calibrate::gather::{self, gather, names};
-use ecq_calibrate::{Calibrated, Error, Statistics, text};
+use ecq_calibrate::statistics::Moments;
+use ecq_calibrate::{Calibrated, Error, Statistics, Texts, text};
 use ecq_convert::convert::{Options, Treatment, convert_source};
 use ecq_convert::inspect::inspect;
 use ecq_convert::rates::{Rules, Target};
@@ -31,15 +35,27 @@ fn source(fixture: &Fixture) -> Source {
     Source::open(&fixture.folder.path().join("model"), &SourceLimits::default()).unwrap()
 }
 
-fn chunks() -> Vec<Vec<u32>> {
+fn texts() -> Texts {
     let token = |i: u32| (i.wrapping_mul(2_654_435_761) >> 7) % SHAPE.vocabulary as u32;
-    (0..5).map(|chunk| (0..40 + chunk).map(|i| token(1000 * chunk + i)).collect()).collect()
+    let chunks = (0..10).map(|chunk| (0..20 + chunk).map(|i| token(1000 * chunk + i)).collect()).collect();
+    Texts { chunks, seed: 7, ..Texts::default() }
+}
+
+/// Statistics, or as far as they come.
+fn gathered_to(source: &Source, file: File, progress: &dyn Progress) -> Result<File, Error> {
+    gather(&Uncompressed::new(source)?, &texts(), (Path::new(NAME), file), Some(Duration::ZERO), progress)
 }
 
 fn gathered(source: &Source, progress: &dyn Progress) -> Result<Statistics, Error> {
-    let model = Uncompressed::new(source)?;
-    let file = gather(&model, &chunks(), 2, 7, (Path::new(NAME), tempfile::tempfile().unwrap()), progress)?;
+    let file = gathered_to(source, tempfile::tempfile().unwrap(), progress)?;
     Statistics::open(Path::new(NAME), file)
+}
+
+fn bytes(mut file: &File) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(0)).unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 #[test]
@@ -47,12 +63,14 @@ fn inputs_of_the_first_layer_are_normed_embeddings() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let statistics = gathered(&source(&fixture), &Silent).unwrap();
     let width = SHAPE.width;
-    let found = statistics.get("blocks.0.attention.inputs", width * width).unwrap();
+    let Moments::Triangle(found) = statistics.moments("blocks.0.attention.inputs", width).unwrap() else {
+        panic!("squares alone")
+    };
     let (table, norm) = (
         &fixture.weights["model.embed_tokens.weight"],
         &fixture.weights["model.layers.0.input_layernorm.weight"],
     );
-    let tokens: Vec<u32> = chunks().into_iter().flatten().collect();
+    let tokens = texts().chunks.concat();
     let mut expected = vec![0.0f64; width * width];
     for &token in &tokens {
         let x: Vec<f64> = table[token as usize * width..][..width].iter().map(|&x| x.into()).collect();
@@ -64,12 +82,13 @@ fn inputs_of_the_first_layer_are_normed_embeddings() {
             }
         }
     }
-    for (found, expected) in found.iter().zip(&expected) {
-        assert!((f64::from(*found) - expected).abs() < 1e-4 * expected.abs().max(0.1), "{found} {expected}");
+    for (i, j) in (0..width).flat_map(|i| (i..width).map(move |j| (i, j))) {
+        let (found, expected) = (found[Moments::place(width, i, j)], expected[i * width + j]);
+        assert!((f64::from(found) - expected).abs() < 1e-4 * expected.abs().max(0.1), "{found} {expected}");
     }
     let counts = statistics.get(names::COUNTS, SHAPE.vocabulary).unwrap();
     assert_eq!(counts.iter().sum::<f32>(), tokens.len() as f32);
-    assert_eq!((statistics.about().tokens, statistics.about().gradient_tokens), (tokens.len(), 40 + 42 + 44));
+    assert_eq!((texts().tokens(), texts().gradient_tokens()), (tokens.len(), 20 + 22 + 24 + 26 + 28));
     let output = statistics.get(&names::gradients("model.embed_tokens.weight"), SHAPE.vocabulary).unwrap();
     assert!(output.iter().all(|&g| g > 0.0 && g < 0.25), "p (1 - p)");
 }
@@ -78,21 +97,44 @@ fn inputs_of_the_first_layer_are_normed_embeddings() {
 fn any_number_of_threads_gives_the_same_file() {
     let fixture = Fixture::new("Qwen3ForCausalLM");
     let source = source(&fixture);
-    let bytes = |threads| {
+    let with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        pool.install(|| {
-            let model = Uncompressed::new(&source).unwrap();
-            let file = tempfile::tempfile().unwrap();
-            let mut file = gather(&model, &chunks(), 2, 7, (Path::new(NAME), file), &Silent).unwrap();
-            let mut bytes = Vec::new();
-            file.seek(SeekFrom::Start(0)).unwrap();
-            file.read_to_end(&mut bytes).unwrap();
-            bytes
-        })
+        pool.install(|| bytes(&gathered_to(&source, tempfile::tempfile().unwrap(), &Silent).unwrap()))
     };
-    let one = bytes(1);
-    assert!(one.len() > 100_000);
-    assert!(one == bytes(3));
+    let one = with(1);
+    assert!(one.len() > 50_000);
+    assert!(one == with(3));
+}
+
+#[test]
+fn what_was_interrupted_goes_on_and_gives_the_same_file() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let source = source(&fixture);
+    let whole = bytes(&gathered_to(&source, tempfile::tempfile().unwrap(), &Silent).unwrap());
+    let mut continued = 0;
+    for steps in 1.. {
+        let file = tempfile::tempfile().unwrap();
+        let stopped = gathered_to(
+            &source,
+            file.try_clone().unwrap(),
+            &Stopped { after: steps, seen: AtomicU64::new(0) },
+        );
+        let Err(error) = stopped else { break };
+        assert!(matches!(error, Error::Cancelled), "{error}");
+        let left = ecq_calibrate::goes_on(&mut file.try_clone().unwrap());
+        let again = Counted::default();
+        let done = gathered_to(&source, file, &again).unwrap();
+        assert!(bytes(&done) == whole, "another file after {steps} steps");
+        // what was done is not done again: it is told at once
+        assert_eq!(left, again.first.load(Relaxed) > 0, "after {steps} steps");
+        continued += usize::from(left);
+    }
+    // both ways through all blocks
+    assert!(continued >= 2 * SHAPE.layers, "{continued}");
+    // what is of other texts, or no such file, is begun anew
+    let mut other = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut other, &whole).unwrap();
+    assert!(bytes(&gathered_to(&source, other, &Silent).unwrap()) == whole);
 }
 
 #[test]
@@ -166,15 +208,37 @@ fn a_tensor_of_zeros_takes_hardly_anything() {
     ecq_convert::verify::verify(&reader, Some(&source), &Silent).unwrap();
 }
 
-/// Stops at once.
+/// Stops after some steps.
 #[derive(Debug)]
-struct Stopped;
+struct Stopped {
+    after: u64,
+    seen: AtomicU64,
+}
 
 impl Progress for Stopped {
     fn begin(&self, _: &str, _: u64) {}
-    fn advance(&self, _: u64) {}
+    fn advance(&self, _: u64) {
+        self.seen.fetch_add(1, Relaxed);
+    }
     fn cancelled(&self) -> bool {
-        true
+        // the first is of what was done before
+        self.seen.load(Relaxed) > self.after
+    }
+}
+
+/// Remembers what it was told first.
+#[derive(Debug, Default)]
+struct Counted {
+    told: AtomicBool,
+    first: AtomicU64,
+}
+
+impl Progress for Counted {
+    fn begin(&self, _: &str, _: u64) {}
+    fn advance(&self, by: u64) {
+        if !self.told.swap(true, Relaxed) {
+            self.first.store(by, Relaxed);
+        }
     }
 }
 
@@ -182,7 +246,10 @@ impl Progress for Stopped {
 fn errors_say_what_is_wrong() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let source = source(&fixture);
-    assert!(matches!(gathered(&source, &Stopped), Err(Error::Cancelled)));
+    assert!(matches!(
+        gathered(&source, &Stopped { after: 0, seen: AtomicU64::new(0) }),
+        Err(Error::Cancelled)
+    ));
     let model = Uncompressed::new(&source).unwrap();
     let short = text::chunks(Path::new("t.txt"), "too short", &model, 4096).unwrap_err().to_string();
     assert!(short.contains("t.txt: expected a text of at least 300 tokens, found 9"), "{short}");
@@ -196,7 +263,7 @@ fn errors_say_what_is_wrong() {
     let missing = statistics.get("blocks.7.mlp.inputs", 4).unwrap_err().to_string();
     assert!(missing.contains("statistics: blocks.7.mlp.inputs:") && missing.contains("make"), "{missing}");
     let size = statistics.get("blocks.0.mlp.inputs", 4).unwrap_err().to_string();
-    assert!(size.contains("expected 4 values of F32, found [64, 64] of F32"), "{size}");
+    assert!(size.contains("expected 4 values of F32, found 2080"), "{size}");
     let mut empty = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut empty, b"\x08\0\0\0\0\0\0\0{}      ").unwrap();
     let none = Statistics::open(Path::new("s.bin"), empty).unwrap_err().to_string();

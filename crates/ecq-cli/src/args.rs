@@ -132,9 +132,14 @@ pub struct Convert {
     /// give it again
     #[arg(long, value_name = "TEXT|self", conflicts_with = "sensitivities")]
     pub calibrate: Vec<PathBuf>,
-    /// With --calibrate: save what was learned of the texts. Alone: use what was saved, which takes no texts and less time
+    /// With --calibrate: save what was learned of the texts; the same command goes on where one was interrupted. Alone: use
+    /// what was saved, which takes no texts and less time, or an importance matrix of llama.cpp (imatrix.gguf or .dat)
     #[arg(long, value_name = "FILE", conflicts_with = "sensitivities")]
     pub statistics: Option<PathBuf>,
+    /// With --calibrate or --statistics: a text to measure the result on, beside parts of the calibration's texts that are
+    /// held out anyway
+    #[arg(long, value_name = "TEXT", conflicts_with = "sensitivities")]
+    pub held_out: Option<PathBuf>,
     /// Tokens of all calibration texts together
     #[arg(long, value_name = "N", default_value_t = 65536, requires = "calibrate", value_parser = clap::value_parser!(u64).range(512..))]
     pub calibration_tokens: u64,

@@ -11,6 +11,8 @@ use ecq_convert::restore::Restored;
 use ecq_convert::verify::{TensorCheck, Verification};
 use serde::Serialize;
 
+use crate::calibrate::HeldOut;
+
 /// One JSON document.
 pub fn json(value: &impl Serialize) -> Result<()> {
     let mut out = stdout().lock();
@@ -62,7 +64,24 @@ fn aim(target: &Target) -> String {
     }
 }
 
-pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -> Result<()> {
+/// A converted file for programs.
+#[derive(Serialize)]
+pub struct Converted<'a> {
+    /// The file.
+    #[serde(flatten)]
+    pub inspection: &'a Inspection,
+    /// What it is worth on texts that it was not calibrated with.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub held_out: &'a [HeldOut],
+}
+
+pub fn converted(
+    path: &Path,
+    options: &Options,
+    i: &Inspection,
+    held_out: &[HeldOut],
+    seconds: f64,
+) -> Result<()> {
     let t = &i.totals;
     let what = match &options.treatment {
         Treatment::Lossless => "lossless".to_owned(),
@@ -83,6 +102,21 @@ pub fn converted(path: &Path, options: &Options, i: &Inspection, seconds: f64) -
         writeln!(
             out,
             "  below {CALIBRATED_BELOW} bits a language model loses much less with --calibrate TEXT"
+        )?;
+    }
+    for found in held_out {
+        let HeldOut { text, tokens, perplexity, standard_error, source_perplexity, .. } = found;
+        writeln!(out, "on {} ({tokens} tokens):", clean(text, 80))?;
+        writeln!(
+            out,
+            "  perplexity {perplexity:.2} ± {standard_error:.2}, the source's {source_perplexity:.2}"
+        )?;
+        writeln!(
+            out,
+            "  KL divergence from it {:.4} ± {:.4} nats a token; the same most likely token behind {:.1} %",
+            found.kl_divergence,
+            found.kl_standard_error,
+            100.0 * found.top1_agreement
         )?;
     }
     if !i.lossless {

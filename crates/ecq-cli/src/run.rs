@@ -100,11 +100,13 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     let start = Instant::now();
     // before any work
     convert::check(&source, &args.output, &rules, args.force)?;
-    let treatment = match calibrates(args) {
-        false => treatment(args, source.is_quantized())?,
-        true => {
+    let calibration =
+        calibrates(args).then(|| calibrate::calibration(args, &source, &rules, bar)).transpose()?;
+    let treatment = match &calibration {
+        None => treatment(args, source.is_quantized())?,
+        Some(calibration) => {
             let target = args.size.map_or(Target::Bits(args.bits.unwrap_or(DEFAULT_BITS)), Target::Size);
-            Treatment::Calibrated(calibrate::calibrated(args, &source, &rules, bar)?, target)
+            Treatment::Calibrated(calibration.by.clone(), target)
         }
     };
     let global_table = args.table == Some(TableName::Global);
@@ -114,10 +116,18 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();
     let inspection = inspect::inspect(&open(&args.output)?)?;
+    // the file stands: from here on nothing has to be taken back
+    bar.leaves_nothing(true);
+    let held_out = match &calibration {
+        Some(calibration) if args.json || !quiet => {
+            calibrate::measured(calibration, &source, &args.output, bar)
+        }
+        _ => Vec::new(),
+    };
     if args.json {
-        return output::json(&inspection);
+        return output::json(&output::Converted { inspection: &inspection, held_out: &held_out });
     }
-    if quiet { Ok(()) } else { output::converted(&args.output, &options, &inspection, seconds) }
+    if quiet { Ok(()) } else { output::converted(&args.output, &options, &inspection, &held_out, seconds) }
 }
 
 /// Options that do not go together are refused before any work.
@@ -134,6 +144,9 @@ fn check(args: &args::Convert) -> Result<()> {
             "--calibrate finds the scales, and errors count by what they do to the model: no --row-scales, --column-scales \
              or --sqnr; use --bits or --size"
         );
+    }
+    if args.held_out.is_some() && !calibrates(args) {
+        bail!("--held-out is for --calibrate and --statistics; `ecq perplexity` measures any model");
     }
     if args.group.is_some() && !grouped {
         bail!("--group is for --scheme affine4, absmax4, nf4 and int8");

@@ -58,7 +58,13 @@ pub trait Calibrator: Allocation + std::fmt::Debug + Send + Sync {
         weights: &'a dyn Weights,
         profile: Profile,
     ) -> std::result::Result<Quantized<'a>, ecq_quant::Error>;
+
+    /// What the file shall tell of it: a companion of the name [`RECORD`].
+    fn record(&self) -> Vec<u8>;
 }
+
+/// The companion in which a file tells what it was calibrated with.
+pub const RECORD: &str = "ecq_calibration.json";
 
 /// How to convert.
 #[derive(Clone, Debug)]
@@ -285,10 +291,19 @@ impl Job<'_> {
         for companion in self.source.companions() {
             rest += blob(&std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?)?;
         }
+        rest += self.record().map_or(Ok(0), |record| blob(&record))?;
         for i in 0..self.source.files().len() {
             rest += blob(&verbatim(self.source, i)?)?;
         }
         Ok(rest)
+    }
+
+    /// What the file tells of its calibration.
+    fn record(&self) -> Option<Vec<u8>> {
+        match &self.options.treatment {
+            Treatment::Calibrated(by, _) => Some(by.record()),
+            _ => None,
+        }
     }
 
     /// Writes a whole file, with a choice for each tensor that no rule names; `took` is told what these took.
@@ -313,7 +328,8 @@ impl Job<'_> {
                 let hash = move || source.files().iter().map(|f| sha256(f, stop)).collect::<Vec<_>>();
                 scope.spawn(move |_| *hashed = Some(hash()));
             }
-            let written = self.tensors(&mut writer, choice, took).and_then(|()| blobs(source, &mut writer));
+            let written = self.tensors(&mut writer, choice, took);
+            let written = written.and_then(|()| blobs(source, self.record().as_deref(), &mut writer));
             failed.store(written.is_err(), Ordering::Relaxed);
             written
         })?;

@@ -7,6 +7,7 @@ use ecq_format::directory::{self, SourceFile};
 use ecq_format::writer::Writer;
 use sha2::{Digest, Sha256};
 
+use crate::convert::RECORD;
 use crate::source::{self, Companion, FileFormat, Source, SourceError};
 use crate::{Error, Result};
 
@@ -15,8 +16,12 @@ const MOST_ELSE: u64 = 1 << 30;
 
 /// Stores companions and the verbatim parts of the sources; returns what the directory says of the sources, without their
 /// checksums.
-pub fn blobs(source: &Source, writer: &mut Writer) -> Result<Vec<SourceFile>> {
-    for companion in source.companions() {
+pub fn blobs(source: &Source, record: Option<&[u8]>, writer: &mut Writer) -> Result<Vec<SourceFile>> {
+    if let Some(record) = record {
+        writer.blob(RECORD, directory::Role::Companion, record)?;
+    }
+    // what a source that was calibrated told is not so of the new file
+    for companion in source.companions().iter().filter(|c| record.is_none() || c.name != RECORD) {
         let bytes = companion_bytes(companion)?;
         writer.blob(&companion.name, directory::Role::Companion, &bytes)?;
     }

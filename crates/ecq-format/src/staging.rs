@@ -9,7 +9,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
 use std::path::Path;
 
-use tempfile::{Builder, NamedTempFile, TempDir};
+use tempfile::{Builder, NamedTempFile, TempDir, TempPath};
 
 use crate::{Error, Result};
 
@@ -74,6 +74,26 @@ fn folder_of(path: &Path) -> &Path {
 /// Errors: [`Error::NoFileName`], [`Error::Io`].
 pub fn file(path: &Path) -> Result<NamedTempFile> {
     staged(path, FILE, |builder, at| builder.tempfile_in(at), |f| f.as_file().try_lock(), |f| f.path())
+}
+
+/// The file `NAME.unfinished` beside `path`, new or as an interrupted run left it. It is removed when dropped: one that
+/// shall be there for the next run must be [kept](NamedTempFile::keep).
+///
+/// Errors: [`Error::NoFileName`], [`Error::Io`], also while another run writes it.
+pub fn unfinished(path: &Path) -> Result<NamedTempFile> {
+    let Some(name) = path.file_name() else { return Err(Error::NoFileName(path.to_owned())) };
+    let mut name = name.to_owned();
+    name.push(".unfinished");
+    let path = path.with_file_name(name);
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    let file = file.map_err(Error::io(&path, "write"))?;
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        let other =
+            IoError::new(ErrorKind::WouldBlock, "another run is writing it; wait, or name another file");
+        return Err(Error::io(&path, "write")(other));
+    }
+    let at = TempPath::try_from_path(&path).map_err(Error::io(&path, "write"))?;
+    Ok(NamedTempFile::from_parts(file, at))
 }
 
 /// Makes a staged file durable and renames it to `path`. Error: [`Error::Exists`] if it exists and must not be replaced.

@@ -37,6 +37,11 @@ impl ModelFile {
         self.reader.path()
     }
 
+    /// The file.
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
     /// The model's shape.
     pub fn config(&self) -> &Config {
         &self.config

@@ -17,6 +17,7 @@ mod attention;
 mod cache;
 pub mod chat;
 mod choice;
+pub mod comparison;
 mod components;
 pub mod config;
 mod decoder;

@@ -6,12 +6,15 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use ecq_calibrate::Record;
 use ecq_convert::Progress;
-use ecq_llm::{Cache, Logits, Model, ModelFile, Options};
+use ecq_llm::comparison::Comparison;
+use ecq_llm::{Cache, Model, ModelFile, Options};
 use serde::Serialize;
 
 use super::args::Perplexity;
 use super::peak::peak;
+use crate::calibrate;
 use crate::output;
 use crate::progress::Bar;
 
@@ -67,7 +70,9 @@ pub fn perplexity(args: &Perplexity, bar: &Bar, quiet: bool) -> Result<()> {
             args.text.display()
         );
     }
-    tokens.truncate(args.tokens.unwrap_or(u64::MAX).try_into().unwrap_or(usize::MAX));
+    let seen = args.tokens.unwrap_or(u64::MAX).try_into().unwrap_or(usize::MAX).min(tokens.len());
+    calibrate::warn_overlap(Record::read(file.reader()).as_ref(), &tokens[..seen], &args.text.display());
+    tokens.truncate(seen);
     ensure!(
         tokens.len() > 1,
         "{}: expected at least two tokens, found {}",
@@ -128,41 +133,10 @@ fn alike(path: &Path, file: &ModelFile, other_path: &Path, other: &ModelFile) ->
     Ok(())
 }
 
-/// A sum for a mean and its standard error.
-#[derive(Default)]
-struct Mean {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Mean {
-    fn add(&mut self, value: f64) {
-        // Welford's way, which does not cancel
-        self.count += 1.0;
-        let off = value - self.mean;
-        self.mean += off / self.count;
-        self.squares += off * (value - self.mean);
-    }
-
-    fn error(&self) -> f64 {
-        (self.squares / (self.count - 1.0).max(1.0) / self.count).sqrt()
-    }
-
-    /// The perplexity of a mean surprise, and its standard error.
-    fn perplexity(&self) -> (f64, f64) {
-        (self.mean.exp(), self.mean.exp() * self.error())
-    }
-}
-
 #[derive(Default)]
 struct Found {
-    surprise: Mean,
-    other_surprise: Mean,
-    divergence: Mean,
-    same: usize,
+    means: Comparison,
     time: Duration,
-    tokens: usize,
 }
 
 struct Sums<'a> {
@@ -206,50 +180,41 @@ impl Sums<'_> {
         }
         let (mut at, start) = (0, Instant::now());
         self.model.logits(seen, cache, |logits| {
-            let own = Logits::new(logits);
-            found.surprise.add(own.surprise(next[at]));
-            if let Some(reference) = reference.get(at) {
-                let reference = Logits::new(reference);
-                found.other_surprise.add(reference.surprise(next[at]));
-                found.divergence.add(reference.divergence(&own));
-                found.same += usize::from(reference.most_likely() == own.most_likely());
-            }
+            found.means.add(logits, reference.get(at).map(Vec::as_slice), next[at]);
             at += 1;
         })?;
-        // a sum with one that is none is none
+        let end = found.means.tokens();
         ensure!(
-            found.surprise.mean.is_finite() && found.other_surprise.mean.is_finite(),
-            "among tokens {} to {} logits are no numbers: weights of the model are damaged, or not for its architecture",
-            found.tokens,
-            found.tokens + seen.len()
+            found.means.is_finite(),
+            "among tokens {} to {end} logits are no numbers: weights of the model are damaged, or not for its architecture",
+            end - seen.len()
         );
         found.time += start.elapsed();
-        found.tokens += seen.len();
         Ok(())
     }
 }
 
-fn measured(args: &Perplexity, model: &Model, found: Found) -> Measured {
-    let (perplexity, standard_error) = found.surprise.perplexity();
+fn measured(args: &Perplexity, model: &Model, Found { means, time }: Found) -> Measured {
+    let (perplexity, standard_error) = means.surprise.perplexity();
     let against = args.against.as_deref().map(|path| {
-        let (perplexity, standard_error) = found.other_surprise.perplexity();
+        let (perplexity, standard_error) = means.other_surprise.perplexity();
         Compared {
             model: path.display().to_string(),
             perplexity,
             standard_error,
-            kl_divergence: found.divergence.mean,
-            kl_standard_error: found.divergence.error(),
-            top1_agreement: found.same as f64 / found.divergence.count,
+            kl_divergence: means.divergence.mean(),
+            kl_standard_error: means.divergence.error(),
+            top1_agreement: means.agreement(),
         }
     });
     Measured {
         perplexity,
         standard_error,
-        tokens: found.tokens,
+        tokens: means.tokens(),
         context: args.context as usize,
         device: super::device(model),
         decode: model.choice().decode.name(),
-        tokens_per_second: found.tokens as f64 / found.time.as_secs_f64(),
+        tokens_per_second: means.tokens() as f64 / time.as_secs_f64(),
         peak_memory: peak(),
         against,
     }
@@ -278,17 +243,4 @@ fn print(measured: &Measured) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn means_have_errors() {
-        let mut mean = Mean::default();
-        [1.0, 2.0, 3.0, 6.0].into_iter().for_each(|value| mean.add(value));
-        // variance 14/3
-        assert!((mean.mean - 3.0).abs() < 1e-12 && (mean.error() - (14.0f64 / 12.0).sqrt()).abs() < 1e-12);
-    }
 }

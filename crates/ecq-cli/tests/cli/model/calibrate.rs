@@ -42,6 +42,107 @@ fn statistics_that_were_saved_give_the_same_file() {
 }
 
 #[test]
+fn what_is_held_out_is_measured_and_what_is_known_is_recognized() {
+    let folder = folder();
+    let [model, out, words, other] =
+        ["model", "out.ecq", "text.txt", "other.txt"].map(|name| folder.at(name));
+    let others: Vec<String> = (0..200).map(|i| format!("{} another", 7 * i + 1000)).collect();
+    std::fs::write(&other, others.concat()).unwrap();
+    let learned = convert(&model, &out, &["--calibrate", &words]);
+    let [told, remarks] = prints(&folder, &[&learned[..], &["--held-out", &other]].concat());
+    for line in
+        ["on parts of the texts that were held out (511 tokens):", "other.txt (", "KL divergence from it 0."]
+    {
+        assert!(told.contains(line), "{line}: {told}");
+    }
+    // words that come again
+    assert!(!remarks.contains("other.txt"), "{remarks}");
+    let json = [&learned[..], &["--held-out", &words, "--force", "--json"]].concat();
+    let output = run(&folder, &json);
+    let remarks = text(&output.stderr);
+    assert!(remarks.contains("text.txt: ") && remarks.contains("was calibrated with"), "{remarks}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let held_out = found["held_out"].as_array().unwrap();
+    assert_eq!(held_out.len(), 2);
+    for text in held_out {
+        let kl = text["kl_divergence"].as_f64().unwrap();
+        assert!(kl > 0.0 && kl < 0.1 && text["top1_agreement"].as_f64().unwrap() > 0.5, "{text}");
+    }
+    assert!(found["tensors"].is_array(), "the file itself");
+    // the file itself tells, and others have nothing to tell
+    let measure = |model: &str, words: &str| {
+        let [_, remarks] = prints(&folder, &["perplexity", model, "--text", words, "--context", "64"]);
+        remarks
+    };
+    assert!(measure(&out, &words).contains("% of it is in the texts"));
+    assert!(!measure(&out, &other).contains("% of it is in the texts"));
+    prints(&folder, &["convert", &model, "-o", &out, "--force", "--bits", "4"]);
+    assert!(!measure(&out, &words).contains("% of it is in the texts"));
+    refused(
+        &folder,
+        &["convert", &model, "-o", &out, "--force", "--held-out", &words],
+        &["--held-out is for --calibrate"],
+    );
+}
+
+/// An importance matrix of the older kind, for layers with so many inputs to each of the blocks' parts.
+fn importance(inputs: [usize; 4]) -> Vec<u8> {
+    let parts = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
+    let mut out = 14i32.to_le_bytes().to_vec();
+    for (block, (part, input)) in
+        (0..2).flat_map(|b| parts.into_iter().zip([0, 0, 0, 1, 2, 2, 3]).map(move |p| (b, p)))
+    {
+        let name = format!("blk.{block}.{part}.weight");
+        out.extend((name.len() as i32).to_le_bytes());
+        out.extend(name.as_bytes());
+        out.extend([2i32, inputs[input] as i32].map(i32::to_le_bytes).concat());
+        (0..inputs[input]).for_each(|i| out.extend((0.5f32 + (i % 7) as f32).to_le_bytes()));
+    }
+    out
+}
+
+#[test]
+fn an_importance_matrix_serves_without_gradients() {
+    let folder = folder();
+    let [model, out, matrix] = ["model", "out.ecq", "imatrix.dat"].map(|name| folder.at(name));
+    std::fs::write(&matrix, importance([64, 64, 64, 96])).unwrap();
+    let [told, _] = prints(&folder, &convert(&model, &out, &["--statistics", &matrix]));
+    assert!(told.contains("calibrated"), "{told}");
+    prints(&folder, &["verify", &out, "--against", &model]);
+    std::fs::write(&matrix, importance([64, 64, 64, 99])).unwrap();
+    let another =
+        ["imatrix.dat: blk.0.ffn_down.weight: expected 96 inputs, found 99: it is of another model"];
+    refused(&folder, &convert(&model, &folder.at("b.ecq"), &["--statistics", &matrix]), &another);
+    let mut damaged = importance([64, 64, 64, 96]);
+    let at = damaged.len() - 4;
+    damaged[at..].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(&matrix, damaged).unwrap();
+    let none = ["blk.1.ffn_down.weight: expected squares, found numbers that are none"];
+    refused(&folder, &convert(&model, &folder.at("b.ecq"), &["--statistics", &matrix]), &none);
+}
+
+#[test]
+fn what_an_interruption_left_is_used_or_made_anew() {
+    let folder = folder();
+    let [model, a, b, words, saved, left] =
+        ["model", "a.ecq", "b.ecq", "text.txt", "saved.bin", "saved.bin.unfinished"]
+            .map(|name| folder.at(name));
+    prints(&folder, &convert(&model, &a, &["--calibrate", &words]));
+    let saving = convert(&model, &b, &["--calibrate", &words, "--statistics", &saved]);
+    std::fs::write(&left, "something else").unwrap();
+    let held = std::fs::File::open(&left).unwrap();
+    held.try_lock().unwrap();
+    let output = run(&folder, &saving);
+    assert!(text(&output.stderr).contains("another run is writing it"), "{}", text(&output.stderr));
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(std::fs::read(&left).unwrap(), b"something else");
+    drop(held);
+    prints(&folder, &saving);
+    assert!(std::fs::read(&a).unwrap() == std::fs::read(&b).unwrap(), "another file");
+    assert!(!std::path::Path::new(&left).exists());
+}
+
+#[test]
 fn a_size_is_kept_to() {
     let folder = folder();
     let [model, out, words] = ["model", "out.ecq", "text.txt"].map(|name| folder.at(name));
@@ -76,7 +177,10 @@ fn what_cannot_be_calibrated_says_so() {
     for (more, needles) in [
         (&["--calibrate", &short][..], &["short.txt: expected a text of at least 512 tokens, found 9"][..]),
         (&["--calibrate", &missing], &["missing.txt"]),
-        (&["--statistics", &other], &["other.bin: expected statistics written by ecq convert --statistics"]),
+        (
+            &["--statistics", &other],
+            &["other.bin: expected statistics written by ecq convert --statistics, or an importance"],
+        ),
         (&["--statistics", &missing], &["cannot read", "missing.txt"]),
     ] {
         refused(&folder, &convert(&model, &out, more), needles);
