@@ -3,12 +3,19 @@
 use std::path::Path;
 
 use ecq_convert::Progress;
-use ecq_llm::{Config, Model, Sampler, Sampling, Uncompressed};
+use ecq_llm::{Cache, Config, Model, Sampler, Sampling, Uncompressed};
+use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 
 /// Tokens of a chunk, which the model sees from its first one on.
 pub const CONTEXT: usize = 512;
+
+/// Texts that a model makes side by side at most.
+const TOGETHER: usize = 32;
+/// Bytes that keys and values of all of them may take; 0.76 GB are those of SmolLM2-135M, 4.3 GB would be those of a model of 8
+/// billion weights.
+const CACHES: u64 = 1 << 30;
 
 /// Chunks of a text, spread evenly over it: whole ones of [`CONTEXT`] tokens, or of as many as the model was trained for, at most `tokens` tokens together.
 ///
@@ -35,8 +42,38 @@ pub fn chunks(path: &Path, text: &str, model: &Uncompressed<'_>, tokens: usize) 
     Ok((0..wanted).map(|i| whole[i * whole.len() / wanted].to_vec()).collect())
 }
 
+/// How a model makes texts itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Tokens of each: [`CONTEXT`], or as many as the model was trained for.
+    pub context: usize,
+    /// How many, so that they have at most so many tokens together as were asked for; one at least.
+    pub count: usize,
+    /// How many at most are made side by side.
+    pub together: usize,
+}
+
+impl Plan {
+    /// For so many tokens together.
+    pub fn new(config: &Config, tokens: usize) -> Self {
+        let context = CONTEXT.min(config.context);
+        let count = (tokens / context).max(1);
+        // the same on any machine, for what is made depends on it by rounding
+        let fit = CACHES / Cache::bytes(config, context).max(1);
+        let most = count.min(TOGETHER).min(fit as usize).max(1);
+        // in rounds that differ by a text at most: a few alone would take as long as many
+        Self { context, count, together: count.div_ceil(count.div_ceil(most)) }
+    }
+
+    /// Positions of all caches that there are at once.
+    pub fn positions(&self) -> usize {
+        self.context * self.together
+    }
+}
+
 /// Chunks that a model makes itself: each begins with its token for that, and goes on as the model's probabilities say. It is
-/// not stopped by a token that ends a text, behind which models go on with another one.
+/// not stopped by a token that ends a text, behind which models go on with another one. The same seed makes the same chunks,
+/// whatever the number of threads.
 ///
 /// Errors: [`Error::Text`] for a model without a token to begin with, [`Error::Cancelled`], and those of running it.
 pub fn own(
@@ -50,24 +87,29 @@ pub fn own(
         || "expected a model with a token that begins texts, found none: calibrate with a text".into();
     let begin =
         model.tokenizer().begin().ok_or_else(|| Error::Text { path: path.into(), why: no_begin() })?;
-    let context = CONTEXT.min(model.config().context);
-    let count = (tokens / context).max(1);
-    progress.begin("text of its own", (count * context) as u64);
-    let mut chunks = Vec::with_capacity(count);
-    for i in 0..count {
-        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: seed ^ (i as u64) << 32 };
-        let (mut sampler, mut cache) = (Sampler::new(sampling), model.cache(context)?);
-        let mut chunk = vec![begin];
-        while chunk.len() < context {
-            let last = chunk[chunk.len() - 1];
-            let logits = model.next(&[last], &mut cache, &|| progress.cancelled())?;
+    let Plan { context, count, together } = Plan::new(model.config(), tokens);
+    progress.begin("text of its own", (count * (context - 1)) as u64);
+    let sampler = |i: usize| {
+        let seed = seed ^ (i as u64) << 32;
+        Sampler::new(Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed })
+    };
+    let mut samplers: Vec<Sampler> = (0..count).map(sampler).collect();
+    let mut chunks = vec![vec![begin]; count];
+    let mut caches =
+        (0..together).map(|_| model.cache(context)).collect::<std::result::Result<Vec<_>, _>>()?;
+    for (chunks, samplers) in chunks.chunks_mut(together).zip(samplers.chunks_mut(together)) {
+        let caches = &mut caches[..chunks.len()];
+        caches.iter_mut().for_each(|cache| cache.truncate(0));
+        for _ in 1..context {
+            let last: Vec<&[u32]> = chunks.iter().map(|chunk| &chunk[chunk.len() - 1..]).collect();
+            let logits = model.next_of_each(&last, caches, &|| progress.cancelled())?;
             if logits.is_empty() {
                 return Err(Error::Cancelled);
             }
-            chunk.push(sampler.next(&logits));
-            progress.advance(1);
+            let texts = chunks.par_iter_mut().zip(&mut *samplers).zip(&logits);
+            texts.for_each(|((chunk, sampler), logits)| chunk.push(sampler.next(logits)));
+            progress.advance(chunks.len() as u64);
         }
-        chunks.push(chunk);
     }
     Ok(chunks)
 }

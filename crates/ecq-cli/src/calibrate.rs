@@ -201,7 +201,8 @@ fn texts(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<Te
 fn own(input: &Path, tokens: usize, bar: &Bar) -> Result<Vec<Vec<u32>>> {
     let file = model::open(input, bar, true)?;
     bar.leaves_nothing(false);
-    let options = Options { decode: Decode::Auto, positions: text::CONTEXT, ..Options::default() };
+    let positions = text::Plan::new(file.config(), tokens).positions();
+    let options = Options { decode: Decode::Auto, positions, ..Options::default() };
     let decode = file.sizes(options.positions).choose(&options)?.decode;
     model::in_pool(|| {
         let loaded = Model::load(file, Options { decode, ..options })?;

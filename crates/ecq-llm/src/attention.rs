@@ -133,9 +133,8 @@ impl Rope {
         })
     }
 
-    /// The same for tokens from a position on.
+    /// Adds the same for tokens from a position on.
     pub fn turns(&self, position: usize, count: usize, out: &mut Vec<[f32; 2]>) {
-        out.clear();
         out.extend((position..position + count).flat_map(|position| self.angles(position)));
     }
 
@@ -163,13 +162,19 @@ impl Rope {
     }
 }
 
-/// For each new token and head: the values of all positions up to its own, by the softmax of what their keys say.
-pub(crate) fn attend(config: &Config, cache: &Cache, layer: usize, query: &[f32], out: &mut [f32]) {
+/// For each token and head: the values of all positions up to its own, by the softmax of what their keys say. Of each token there is
+/// the cache of its sequence, and how many positions of that it sees.
+pub(crate) fn attend(
+    config: &Config,
+    tokens: &[(&Cache, usize)],
+    layer: usize,
+    query: &[f32],
+    out: &mut [f32],
+) {
     let Config { heads, kv_heads, head, .. } = *config;
     let scale = 1.0 / (head as f32).sqrt();
     let one = |at: usize, out: &mut [f32]| {
-        let (token, which) = (at / heads, at % heads);
-        let end = cache.len() + token + 1;
+        let (which, (cache, end)) = (at % heads, tokens[at / heads]);
         let (keys, values) = cache.head(layer, which / (heads / kv_heads), end);
         let mut weights = vec![0.0; end.next_multiple_of(SIDE)];
         scores(&query[at * head..][..head], keys, scale, &mut weights);
@@ -178,7 +183,7 @@ pub(crate) fn attend(config: &Config, cache: &Cache, layer: usize, query: &[f32]
         mix(&weights, values, out);
     };
     // less work than it takes to hand it to others
-    if query.len() * cache.len() < 1 << 16 {
+    if heads * head * tokens.iter().map(|(_, end)| end).sum::<usize>() < 1 << 16 {
         return out.chunks_exact_mut(head).enumerate().for_each(|(at, out)| one(at, out));
     }
     let parts: Vec<_> = out.chunks_exact_mut(head).map(Mutex::new).collect();

@@ -1,5 +1,6 @@
 //! Keys and values of earlier tokens, where the model that computes with them has them.
 
+use crate::config::Config;
 use crate::{attention, gpu};
 
 /// Keys and values of earlier tokens, as f32, in the memory of the device that its model runs on.
@@ -9,6 +10,12 @@ pub struct Cache {
     pub(crate) memory: Memory,
 }
 
+/// Tokens of a sequence, to pass through behind those of its cache, which has room for them.
+pub(crate) struct Sequence<'a, C> {
+    pub tokens: &'a [u32],
+    pub cache: &'a mut C,
+}
+
 /// Where they are.
 pub(crate) enum Memory {
     Cpu(attention::Cache),
@@ -16,6 +23,11 @@ pub(crate) enum Memory {
 }
 
 impl Cache {
+    /// Bytes that one for so many positions takes on the CPU, once they are filled.
+    pub fn bytes(config: &Config, positions: usize) -> u64 {
+        attention::Cache::memory(config, positions)
+    }
+
     /// Positions that are filled.
     pub fn len(&self) -> usize {
         match &self.memory {

@@ -2,7 +2,7 @@
 
 use ecq_format::Reader;
 
-use crate::cache::Memory;
+use crate::cache::{Memory, Sequence};
 use crate::choice::{Choice, Sizes};
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -73,23 +73,35 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Passes tokens through, as [`network::Network::run`] does. The cache is one of this decoder.
+    /// Passes tokens of sequences through, as [`network::Network::run`] does; on a GPU one sequence after another. The caches are
+    /// of this decoder.
     pub fn run(
         &self,
-        tokens: &[u32],
-        cache: &mut Memory,
+        sequences: Vec<Sequence<'_, Memory>>,
         all: bool,
         stop: &dyn Fn() -> bool,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        match (&self.network, cache) {
-            (Network::Cpu(network), Memory::Cpu(cache)) => network.run(tokens, cache, all, stop, each),
-            (Network::Gpu(network), Memory::Gpu(cache)) => network.run(tokens, cache, all, stop, each),
-            _ => Err(Error::Argument {
-                what: "the cache",
-                expected: "one of this model's device".into(),
-                got: "one of another".into(),
-            }),
+        let other = || Error::Argument {
+            what: "the cache",
+            expected: "one of this model's device".into(),
+            got: "one of another".into(),
+        };
+        match &self.network {
+            Network::Cpu(network) => {
+                let on_cpu = |Sequence { tokens, cache }| match cache {
+                    Memory::Cpu(cache) => Ok(Sequence { tokens, cache }),
+                    Memory::Gpu(_) => Err(other()),
+                };
+                let sequences = sequences.into_iter().map(on_cpu).collect::<Result<_>>()?;
+                network.run(sequences, all, stop, each)
+            }
+            Network::Gpu(network) => {
+                sequences.into_iter().try_for_each(|Sequence { tokens, cache }| match cache {
+                    Memory::Gpu(cache) => network.run(tokens, cache, all, stop, each),
+                    Memory::Cpu(_) => Err(other()),
+                })
+            }
         }
     }
 }

@@ -102,13 +102,19 @@ pub fn softmax(x: &mut [f32]) {
     }
     let most = most.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     x.iter_mut().for_each(|x| *x = exp(*x - most));
+    let sum = sum(x);
+    x.iter_mut().for_each(|x| *x /= sum);
+}
+
+/// The sum, in an order that depends on the length alone.
+#[inline(always)]
+pub fn sum(x: &[f32]) -> f32 {
     let (blocks, rest) = x.as_chunks::<LANES>();
     let mut sums = [0.0; LANES];
     for block in blocks {
         sums.iter_mut().zip(block).for_each(|(sum, x)| *sum += x);
     }
-    let sum = sums.iter().chain(rest).sum::<f32>();
-    x.iter_mut().for_each(|x| *x /= sum);
+    sums.iter().chain(rest).sum()
 }
 
 #[cfg(test)]

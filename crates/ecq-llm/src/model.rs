@@ -1,6 +1,7 @@
 //! A model in a file, and texts from it.
 
 use std::path::Path;
+use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ecq_format::Reader;
@@ -8,7 +9,7 @@ use memmap2::MmapMut;
 use self_cell::self_cell;
 
 use crate::attention;
-use crate::cache::Cache;
+use crate::cache::{Cache, Memory, Sequence};
 use crate::choice::Choice;
 use crate::config::Config;
 use crate::decoder::Decoder;
@@ -110,35 +111,66 @@ impl Model {
     /// Errors: [`Error::Argument`] for tokens that the vocabulary does not have, or no room in the cache; [`Error::Format`].
     pub fn logits(&self, tokens: &[u32], cache: &mut Cache, mut each: impl FnMut(&[f32])) -> Result<()> {
         self.check(tokens, cache)?;
-        self.run(tokens, cache, true, &|| false, &mut each)
+        self.run(vec![Sequence { tokens, cache: &mut cache.memory }], true, &|| false, &mut each)
     }
 
-    /// Passes tokens through and returns the logits behind the last one; empty if `stop` said so. Errors as [`Self::logits`],
-    /// and [`Error::Argument`] for no tokens.
+    /// Passes tokens through and returns the logits behind the last one; empty, and the cache as it was, if `stop` said so. Errors
+    /// as [`Self::logits`], and [`Error::Argument`] for no tokens.
     pub fn next(&self, tokens: &[u32], cache: &mut Cache, stop: &dyn Fn() -> bool) -> Result<Vec<f32>> {
+        let mut logits = self.next_of_each(&[tokens], slice::from_mut(cache), stop)?;
+        Ok(logits.pop().unwrap_or_default())
+    }
+
+    /// [`Self::next`] of several sequences: of each some tokens, one or more, and the cache that has its earlier ones. Returns the
+    /// logits behind the last token of each sequence; nothing if `stop` said so. Then, and after errors, all caches are as they were.
+    ///
+    /// On the CPU weights are multiplied with all tokens together, attention is of each sequence. Logits are those of each sequence
+    /// alone but for rounding, for how many vectors there are decides which kernels multiply them: with
+    /// [`Precision::F32`](crate::Precision::F32) by some 1e-6 of their norm, with integers by as much as those are off
+    /// anyway. The same call gives the same to the bit, whatever the number of threads. On a GPU one sequence passes after another.
+    ///
+    /// Errors: as [`Self::next`], for any of the sequences; [`Error::Argument`] for no sequences, or not as many caches.
+    pub fn next_of_each(
+        &self,
+        tokens: &[&[u32]],
+        caches: &mut [Cache],
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Vec<Vec<f32>>> {
+        let wrong = |what, expected: String, got: String| Err(Error::Argument { what, expected, got });
         if tokens.is_empty() {
-            return Err(Error::Argument {
-                what: "the prompt",
-                expected: "at least one token".into(),
-                got: "none".into(),
-            });
+            return wrong("the sequences", "at least one".into(), "none".into());
         }
-        self.check(tokens, cache)?;
-        let mut logits = Vec::new();
-        self.run(tokens, cache, false, stop, &mut |found| logits = found.to_vec())?;
-        Ok(logits)
+        if tokens.len() != caches.len() {
+            let expected = format!("{}, one for each sequence", tokens.len());
+            return wrong("the caches", expected, caches.len().to_string());
+        }
+        for (tokens, cache) in tokens.iter().zip(&*caches) {
+            if tokens.is_empty() {
+                return wrong("the prompt", "at least one token".into(), "none".into());
+            }
+            self.check(tokens, cache)?;
+        }
+        let before: Vec<usize> = caches.iter().map(Cache::len).collect();
+        let pairs = tokens.iter().zip(caches.iter_mut());
+        let sequences = pairs.map(|(tokens, cache)| Sequence { tokens, cache: &mut cache.memory }).collect();
+        let mut all = Vec::with_capacity(tokens.len());
+        let done = self.run(sequences, false, stop, &mut |logits| all.push(logits.to_vec()));
+        if done.is_err() || all.len() < tokens.len() {
+            all.clear();
+            caches.iter_mut().zip(before).for_each(|(cache, len)| cache.truncate(len));
+        }
+        done.map(|()| all)
     }
 
     /// The decoder's, and whether the file that it reads from is still the same.
     fn run(
         &self,
-        tokens: &[u32],
-        cache: &mut Cache,
+        sequences: Vec<Sequence<'_, Memory>>,
         all: bool,
         stop: &dyn Fn() -> bool,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        let done = self.decoder().run(tokens, &mut cache.memory, all, stop, each);
+        let done = self.decoder().run(sequences, all, stop, each);
         self.loaded.borrow_owner().check()?; // of another file, any other error is a consequence, and success is none
         done
     }

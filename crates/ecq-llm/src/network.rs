@@ -5,6 +5,7 @@ use ecq_cpu::team::awake;
 use ecq_format::Reader;
 
 use crate::attention::{Cache, Rope, attend};
+use crate::cache::Sequence;
 use crate::config::Config;
 use crate::error::Result;
 use crate::math::{add, gate, norm};
@@ -12,8 +13,10 @@ use crate::names::Names;
 use crate::options::Decode;
 use crate::weights::{Embedding, Weight, has, multiply, vector};
 
-/// Tokens of a prompt that go through all blocks together.
+/// Tokens that go through all blocks together.
 const BATCH: usize = 128;
+/// Tokens whose logits are computed together: as many as a program is likely to sample side by side, in a few megabytes.
+const LOGITS: usize = 32;
 
 /// The weights of a model.
 pub struct Network<'a> {
@@ -79,11 +82,33 @@ fn project(
     Ok(())
 }
 
+/// Tokens of a sequence in a batch.
+struct Part<'a> {
+    tokens: &'a [u32],
+    cache: &'a mut Cache,
+    /// How many of the last ones shall have logits.
+    wanted: usize,
+}
+
+/// Takes the next tokens from sequences: all that there are, or [`BATCH`].
+fn batch<'b>(left: &'b mut [Sequence<'_, Cache>], all: bool) -> Vec<Part<'b>> {
+    let mut room = BATCH;
+    let take = |sequence: &'b mut Sequence<'_, Cache>| {
+        let (tokens, later) = sequence.tokens.split_at(room.min(sequence.tokens.len()));
+        sequence.tokens = later;
+        room -= tokens.len();
+        let wanted = if all { tokens.len() } else { usize::from(later.is_empty()) };
+        (!tokens.is_empty()).then_some(Part { tokens, cache: &mut *sequence.cache, wanted })
+    };
+    left.iter_mut().filter_map(take).collect()
+}
+
 /// Buffers of a pass.
 #[derive(Default)]
 struct Scratch {
+    /// Of each token of a batch, one part after another.
     x: Vec<f32>,
-    /// Of each token, for rotary embedding.
+    /// The same, for rotary embedding.
     turns: Vec<[f32; 2]>,
     normed: Vec<f32>,
     query: Vec<f32>,
@@ -126,71 +151,68 @@ impl<'a> Network<'a> {
         Cache::new(&self.config, positions)
     }
 
-    /// Passes tokens through, behind those of the cache, which has room for them. Calls `each` with the logits of every token
-    /// if `all`, else with those of the last one. `stop` is asked between blocks; if it says so, nothing more is done.
+    /// Passes tokens of sequences through, each behind those of its cache, which has room for them. Calls `each` with the logits of
+    /// every token if `all`, else with those of each sequence's last one, in order. `stop` is asked between blocks; if it says so,
+    /// nothing more is done.
+    ///
+    /// Products are of all tokens of a batch together, of whichever sequences.
     pub fn run(
         &self,
-        tokens: &[u32],
-        cache: &mut Cache,
+        mut sequences: Vec<Sequence<'_, Cache>>,
         all: bool,
         stop: &dyn Fn() -> bool,
         each: &mut dyn FnMut(&[f32]),
     ) -> Result<()> {
-        awake(|| self.pass(tokens, cache, all, stop, each))
-    }
-
-    /// [`Self::run`], with the threads that there are.
-    fn pass(
-        &self,
-        tokens: &[u32],
-        cache: &mut Cache,
-        all: bool,
-        stop: &dyn Fn() -> bool,
-        each: &mut dyn FnMut(&[f32]),
-    ) -> Result<()> {
-        let (mut scratch, mut done) = (Scratch::default(), 0);
-        for batch in tokens.chunks(BATCH) {
-            done += batch.len();
-            if !self.blocks(batch, cache, &mut scratch, stop)? {
-                return Ok(());
+        let mut scratch = Scratch::default();
+        awake(|| {
+            loop {
+                let mut batch = batch(&mut sequences, all);
+                if batch.is_empty() || !self.blocks(&mut batch, &mut scratch, stop)? {
+                    return Ok(());
+                }
+                self.output(&batch, &mut scratch, each)?;
             }
-            let wanted = match (all, done == tokens.len()) {
-                (true, _) => batch.len(),
-                (false, last) => usize::from(last),
-            };
-            let width = self.config.width;
-            for x in scratch.x[(batch.len() - wanted) * width..].chunks(16 * width) {
-                let count = x.len() / width;
-                scratch.normed.resize(x.len(), 0.0);
-                norm(x, &self.norm, self.config.epsilon, &mut scratch.normed);
-                scratch.delta.resize(count * self.config.vocabulary, 0.0);
-                multiply(self.precision, &scratch.normed, vec![(&self.output, &mut scratch.delta)])?;
-                scratch.delta.chunks_exact(self.config.vocabulary).for_each(&mut *each);
-            }
-        }
-        Ok(())
+        })
     }
 
     /// Passes a batch through all blocks, into `scratch.x`. False if it was stopped.
-    fn blocks(
-        &self,
-        tokens: &[u32],
-        cache: &mut Cache,
-        scratch: &mut Scratch,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<bool> {
+    fn blocks(&self, batch: &mut [Part<'_>], scratch: &mut Scratch, stop: &dyn Fn() -> bool) -> Result<bool> {
         let width = self.config.width;
+        let tokens: Vec<u32> = batch.iter().flat_map(|part| part.tokens).copied().collect();
         scratch.x.resize(tokens.len() * width, 0.0);
-        self.embedding.rows(tokens, width, &mut scratch.x)?;
-        self.rope.turns(cache.len(), tokens.len(), &mut scratch.turns);
+        self.embedding.rows(&tokens, width, &mut scratch.x)?;
+        scratch.turns.clear();
+        for Part { tokens, cache, .. } in &*batch {
+            self.rope.turns(cache.len(), tokens.len(), &mut scratch.turns);
+        }
         for (layer, block) in self.blocks.iter().enumerate() {
             if stop() {
                 return Ok(false);
             }
-            block.run(self, layer, tokens.len(), cache, scratch)?;
+            block.run(self, layer, batch, scratch)?;
         }
-        cache.advance(tokens.len());
+        batch.iter_mut().for_each(|part| part.cache.advance(part.tokens.len()));
         Ok(true)
+    }
+
+    /// Calls `each` with the logits of those tokens of a batch that shall have some.
+    fn output(&self, batch: &[Part<'_>], s: &mut Scratch, each: &mut dyn FnMut(&[f32])) -> Result<()> {
+        let Config { width, vocabulary, epsilon, .. } = self.config;
+        let (mut wanted, mut end) = (Vec::new(), 0);
+        for part in batch {
+            end += part.tokens.len();
+            wanted.extend(end - part.wanted..end);
+        }
+        for rows in wanted.chunks(LOGITS) {
+            s.normed.resize(rows.len() * width, 0.0);
+            for (row, normed) in rows.iter().zip(s.normed.chunks_exact_mut(width)) {
+                norm(&s.x[row * width..][..width], &self.norm, epsilon, normed);
+            }
+            s.delta.resize(rows.len() * vocabulary, 0.0);
+            multiply(self.precision, &s.normed, vec![(&self.output, &mut s.delta)])?;
+            s.delta.chunks_exact(vocabulary).for_each(&mut *each);
+        }
+        Ok(())
     }
 }
 
@@ -229,11 +251,11 @@ impl<'a> Block<'a> {
         &self,
         network: &Network<'_>,
         layer: usize,
-        count: usize,
-        cache: &mut Cache,
+        batch: &mut [Part<'_>],
         s: &mut Scratch,
     ) -> Result<()> {
         let (config, precision) = (&network.config, network.precision);
+        let count = s.x.len() / config.width;
         s.normed.resize(s.x.len(), 0.0);
         norm(&s.x, &self.attention_norm, config.epsilon, &mut s.normed);
         let products =
@@ -247,9 +269,18 @@ impl<'a> Block<'a> {
         }
         network.rope.turn(&mut s.query, config.heads, &s.turns);
         network.rope.turn(&mut s.key, config.kv_heads, &s.turns);
-        cache.store(layer, &s.key, &s.value);
+        let (mut keys, mut values) = (s.key.as_slice(), s.value.as_slice());
+        let mut ends = Vec::with_capacity(count);
+        for Part { tokens, cache, .. } in batch {
+            let own = tokens.len() * config.kv_heads * config.head;
+            let (key, value);
+            ((key, keys), (value, values)) = (keys.split_at(own), values.split_at(own));
+            cache.store(layer, key, value);
+            let cache: &Cache = cache;
+            ends.extend((1..=tokens.len()).map(|i| (cache, cache.len() + i)));
+        }
         s.attended.resize(s.query.len(), 0.0);
-        attend(config, cache, layer, &s.query, &mut s.attended);
+        attend(config, &ends, layer, &s.query, &mut s.attended);
         project(precision, &s.attended, count, vec![(&self.out, &mut s.delta)])?;
         add(&mut s.x, &s.delta);
         norm(&s.x, &self.mlp_norm, config.epsilon, &mut s.normed);

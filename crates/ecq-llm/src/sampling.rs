@@ -3,7 +3,10 @@
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::math::softmax;
+use crate::math::{softmax, sum};
+
+/// Weights that are passed over at once.
+const BLOCK: usize = 1024;
 
 /// How tokens are chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,12 +32,14 @@ pub struct Sampler {
     sampling: Sampling,
     random: SmallRng,
     candidates: Vec<(u32, f32)>,
+    weights: Vec<f32>,
 }
 
 impl Sampler {
     /// A sampler whose choices follow from the seed and the logits.
     pub fn new(sampling: Sampling) -> Self {
-        Self { sampling, random: SmallRng::seed_from_u64(sampling.seed), candidates: Vec::new() }
+        let random = SmallRng::seed_from_u64(sampling.seed);
+        Self { sampling, random, candidates: Vec::new(), weights: Vec::new() }
     }
 
     /// A token; the smaller one of two that are equally likely. Logits that are no numbers are never chosen, unless all are.
@@ -42,6 +47,9 @@ impl Sampler {
         let Sampling { temperature, top_k, top_p, .. } = self.sampling;
         if temperature <= 0.0 {
             return most_likely(logits);
+        }
+        if top_k == 0 && top_p >= 1.0 {
+            return self.of_all(logits);
         }
         self.candidates.clear();
         let numbers = (0..).zip(logits.iter().copied()).filter(|(_, logit)| !logit.is_nan());
@@ -53,25 +61,61 @@ impl Sampler {
             self.candidates.truncate(most);
         }
         self.candidates.sort_by(descending);
-        // differences first: quotients may be infinite, and then have none
         let most = self.candidates.first().map_or(0.0, |(_, logit)| *logit);
-        let weight = |logit: f32| if logit == most { 0.0 } else { (logit - most) / temperature };
-        let mut weights: Vec<f32> = self.candidates.iter().map(|(_, logit)| weight(*logit)).collect();
-        softmax(&mut weights);
+        self.weights.clear();
+        self.weights.extend(self.candidates.iter().map(|(_, logit)| cooled(*logit, most, temperature)));
+        softmax(&mut self.weights);
         let mut sum = 0.0;
-        let kept = weights.iter().position(|w| {
+        let kept = self.weights.iter().position(|w| {
             sum += w;
             sum >= top_p
         });
-        weights.truncate(kept.map_or(weights.len(), |last| last + 1));
-        let mut left = self.random.random::<f32>() * weights.iter().sum::<f32>();
-        let chosen = weights.iter().position(|w| {
-            left -= w;
-            left < 0.0
-        });
-        let index = chosen.unwrap_or(weights.len().saturating_sub(1));
-        self.candidates.get(index).map_or(0, |(token, _)| *token)
+        self.weights.truncate(kept.map_or(self.weights.len(), |last| last + 1));
+        self.draw().and_then(|index| self.candidates.get(index)).map_or(0, |(token, _)| *token)
     }
+
+    /// A token of all: those need not be sorted.
+    fn of_all(&mut self, logits: &[f32]) -> u32 {
+        let most = logits.get(most_likely(logits) as usize).filter(|logit| !logit.is_nan());
+        let most = most.copied().unwrap_or(f32::NEG_INFINITY);
+        let weight = |&logit: &f32| match logit.is_nan() {
+            true => f32::NEG_INFINITY,
+            false => cooled(logit, most, self.sampling.temperature),
+        };
+        self.weights.clear();
+        self.weights.extend(logits.iter().map(weight));
+        softmax(&mut self.weights);
+        // of which each number has something
+        let all = self.weights.iter_mut().zip(logits);
+        all.for_each(|(weight, logit)| *weight = if logit.is_nan() { 0.0 } else { *weight });
+        self.draw().map_or(0, |index| index as u32)
+    }
+
+    /// An index of `weights`, as likely as they say. None if none weighs anything.
+    fn draw(&mut self) -> Option<usize> {
+        let mut left = self.random.random::<f32>() * sum(&self.weights);
+        let mut first = 0;
+        for block in self.weights.chunks(BLOCK) {
+            let sum = sum(block);
+            if left >= sum {
+                left -= sum;
+            } else if let Some(index) = block.iter().position(|w| {
+                left -= w;
+                left < 0.0
+            }) {
+                return Some(first + index);
+            }
+            first += block.len();
+        }
+        // sums in another order are rounded in another way
+        self.weights.iter().rposition(|w| *w > 0.0)
+    }
+}
+
+/// What a logit becomes at a temperature, less what the largest one becomes: so it is finite or -∞ for any temperature.
+fn cooled(logit: f32, most: f32, temperature: f32) -> f32 {
+    // differences first: quotients may be infinite, and then have none
+    if logit == most { 0.0 } else { (logit - most) / temperature }
 }
 
 /// The token with the largest logit.
@@ -117,6 +161,32 @@ mod tests {
             (counts(0, 0.7), [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0]),
         ] {
             assert!(found.iter().zip(expected).all(|(f, e): (&f64, f64)| (f - e).abs() < 0.04), "{found:?}");
+        }
+    }
+
+    #[test]
+    fn of_many_tokens_each_is_drawn_and_no_other() {
+        let sampling = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 3 };
+        // the first and the last have a quarter each, one in the middle a half; blocks between them have nothing
+        let mut logits = vec![f32::NEG_INFINITY; 5 * BLOCK + 7];
+        let (middle, last) = (2 * BLOCK + 5, logits.len() - 1);
+        (logits[0], logits[middle], logits[last]) = (0.25f32.ln(), 0.5f32.ln(), 0.25f32.ln());
+        logits[1] = f32::NAN;
+        logits[last - 1] = f32::NAN;
+        let mut sampler = Sampler::new(sampling);
+        let mut counts = std::collections::BTreeMap::new();
+        (0..4000).for_each(|_| *counts.entry(sampler.next(&logits) as usize).or_insert(0) += 1);
+        let near = |n: &i32, expected: i32| (n - expected).abs() < 120;
+        assert!(near(&counts[&0], 1000) && near(&counts[&middle], 2000), "{counts:?}");
+        assert!(near(&counts[&last], 1000) && counts.len() == 3, "{counts:?}");
+        for (logits, token) in [
+            (vec![], 0),
+            (vec![f32::NAN; 9], 0),
+            (vec![f32::NAN, f32::NEG_INFINITY, f32::NAN], 1),
+            (vec![0.0, f32::INFINITY, f32::NAN], 1),
+            (vec![f32::MIN, f32::MAX, -0.0], 1),
+        ] {
+            (0..50).for_each(|_| assert_eq!(sampler.next(&logits), token, "{logits:?}"));
         }
     }
 }

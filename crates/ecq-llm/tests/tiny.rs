@@ -4,7 +4,9 @@
 mod fixture;
 mod reference;
 
-use ecq_llm::{Decode, Error, Model, Options, Precision, Sampling, most_likely};
+use ecq_convert::convert::{Options as Conversion, Treatment};
+use ecq_llm::{Cache, Decode, Error, Model, Options, Precision, Sampling, most_likely};
+use ecq_quant::scheme::{Granularity, Scheme};
 use fixture::{CONTEXT, Fixture, SHAPE, tokenizer};
 use reference::Reference;
 
@@ -71,6 +73,89 @@ fn tokens_one_by_one_are_tokens_together() {
     cache.truncate(3);
     let again = model.next(&TOKENS[3..], &mut cache, &|| false).unwrap();
     assert_eq!(most_likely(&again), most_likely(&together[TOKENS.len() - 1]));
+}
+
+/// How far logits are from others, as a part of their norm.
+fn off(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let square = |sum: f32, x: f32| sum + x * x;
+    let off = found.iter().zip(expected).map(|(a, b)| a - b).fold(0.0, square);
+    (off / expected.iter().copied().fold(0.0, square)).sqrt()
+}
+
+#[test]
+fn sequences_together_are_sequences_alone() {
+    let token = |i: usize| (i * 97 + i * i * 31) as u32 % 257;
+    // more tokens than a batch has, so that it ends within a sequence; then one token of each
+    let parts: [Vec<Vec<u32>>; 3] = [[3, 150, 1, 20], [1; 4], [1, 1, 7, 1]].map(|lens| {
+        lens.iter().enumerate().map(|(s, &len)| (0..len).map(|i| token(100 * s + i)).collect()).collect()
+    });
+    let int4 = Treatment::Lossy(Scheme::Affine4(Granularity::Group(32)));
+    for (architecture, treatment, decode, precision, most) in [
+        ("LlamaForCausalLM", Treatment::Lossless, Decode::Fused, Precision::F32, 1e-5),
+        ("Qwen2ForCausalLM", int4.clone(), Decode::Fused, Precision::F32, 1e-5),
+        ("LlamaForCausalLM", int4.clone(), Decode::Cached, Precision::F32, 1e-5),
+        // a number beside the middle of two integers is rounded to the one or the other
+        ("Qwen3ForCausalLM", int4.clone(), Decode::Fused, Precision::Int8, 3e-2),
+        ("LlamaForCausalLM", int4, Decode::Cached, Precision::Int8, 3e-2),
+        ("Qwen2ForCausalLM", Treatment::Lossy(Scheme::ecq(3.5)), Decode::Cached, Precision::Int8, 3e-2),
+    ] {
+        let fixture = Fixture::new(architecture);
+        let file = fixture.convert_with(Conversion::new(treatment));
+        let model = Model::open(&file, options(decode, precision)).unwrap();
+        let caches = |count| (0..count).map(|_| model.cache(CONTEXT).unwrap()).collect::<Vec<_>>();
+        let (mut alone, mut fewer, mut all) = (caches(4), caches(3), caches(4));
+        for (n, tokens) in parts.iter().enumerate() {
+            let tokens: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+            let found = model.next_of_each(&tokens, &mut all, &|| false).unwrap();
+            let what = format!("{architecture}, {decode:?}, {precision:?}, part {n}");
+            for ((tokens, cache), found) in tokens.iter().zip(&mut alone).zip(&found) {
+                let off = off(found, &model.next(tokens, cache, &|| false).unwrap());
+                assert!(off <= most, "{what}: off by {off:e} of the norm");
+            }
+            // whoever else there is
+            let again = model.next_of_each(&tokens[..3], &mut fewer, &|| false).unwrap();
+            for (again, found) in again.iter().zip(&found) {
+                let off = off(again, found);
+                assert!(off <= most, "{what}: off by {off:e} of the norm among others");
+            }
+            for ((a, b), tokens) in alone.iter().zip(&all).zip(&tokens) {
+                assert!(a.len() == b.len() && a.len() >= tokens.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn sequences_that_cannot_pass_are_refused_together() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let file = fixture.convert();
+    let [model, other] = [0; 2].map(|_| Model::open(&file, Options::default()).unwrap());
+    let mut caches = [4, 2, 200].map(|positions| model.cache(positions).unwrap());
+    let good: [&[u32]; 3] = [&[1, 2], &[3], &[4; 150]];
+    assert_eq!(model.next_of_each(&good, &mut caches, &|| false).unwrap().len(), 3);
+    let refuse = |tokens: &[&[u32]], caches: &mut [Cache], says: &str| {
+        let before: Vec<usize> = caches.iter().map(|cache| cache.len()).collect();
+        let error = model.next_of_each(tokens, caches, &|| false).unwrap_err();
+        assert!(matches!(error, Error::Argument { .. }) && error.to_string().contains(says), "{error}");
+        assert!(caches.iter().map(|cache| cache.len()).eq(before));
+    };
+    refuse(&[], &mut caches, "at least one");
+    refuse(&[], &mut [], "at least one");
+    refuse(&good[..2], &mut caches, "expected 2, one for each sequence, got 3");
+    refuse(&good, &mut caches[..2], "expected 3, one for each sequence, got 2");
+    refuse(&[&[1], &[], &[1]], &mut caches, "at least one token");
+    refuse(&[&[1], &[1], &[257]], &mut caches, "below 257");
+    refuse(&[&[1], &[1, 2], &[1]], &mut caches, "at most 1 tokens");
+    let mut mixed = [model.cache(4).unwrap(), other.cache(4).unwrap()];
+    refuse(&[&[1], &[1]], &mut mixed, "another model's");
+    // stopped in its second batch, of which the first has passed
+    let asked = std::cell::Cell::new(0);
+    let stop = || asked.replace(asked.get() + 1) > SHAPE.layers;
+    let mut caches = [200, 200].map(|positions| model.cache(positions).unwrap());
+    model.next_of_each(&[&[1], &[2]], &mut caches, &|| false).unwrap();
+    assert!(model.next_of_each(&[&[1; 100], &[2; 100]], &mut caches, &stop).unwrap().is_empty());
+    assert_eq!((asked.get(), caches[0].len(), caches[1].len()), (SHAPE.layers + 2, 1, 1));
 }
 
 #[test]
