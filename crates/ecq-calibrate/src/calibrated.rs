@@ -46,6 +46,7 @@ const LEVELS: std::ops::RangeInclusive<f64> = -60.0..=60.0;
 #[derive(Debug)]
 pub struct Calibrated {
     statistics: Statistics,
+    record: Record,
     /// What tensors count of which no gradients are known.
     defaults: Defaults,
     /// In the order of the source.
@@ -115,7 +116,9 @@ impl Calibrated {
         profile: Profile,
         progress: &dyn Progress,
     ) -> Result<Self> {
-        let mut made = Self { statistics, defaults: Defaults::of(source.tensors()), curves: Vec::new() };
+        let record = Record::of(&statistics.about().texts);
+        let mut made =
+            Self { statistics, record, defaults: Defaults::of(source.tensors()), curves: Vec::new() };
         progress.begin("rates", source.tensors().len() as u64);
         for (tensor, known) in source.tensors().iter().enumerate() {
             let matrix = SourceMatrix::new(source, known).filter(|_| rules.of(&known.name).is_none());
@@ -135,13 +138,18 @@ impl Calibrated {
         Ok(made)
     }
 
-    fn from(&self, first: usize) -> impl Iterator<Item = &Curve> {
+    /// What a file will tell of the texts.
+    pub fn recorded(&self) -> &Record {
+        &self.record
+    }
+
+    fn since(&self, first: usize) -> impl Iterator<Item = &Curve> {
         self.curves.iter().filter(move |c| c.tensor >= first)
     }
 
     /// Bits of all tensors from the `first` on.
     fn total(&self, first: usize, level: f64) -> f64 {
-        self.from(first).map(|c| c.weights as f64 * c.bits(level).0).sum()
+        self.since(first).map(|c| c.weights as f64 * c.bits(level).0).sum()
     }
 
     fn curve(
@@ -191,8 +199,14 @@ impl Calibrated {
         };
         let factor = moments.as_ref().and_then(|moments| Factor::new(moments, cols, DAMPING));
         let factor = factor.unwrap_or_else(|| {
-            if inputs.is_some() {
-                tracing::warn!("{name}: its inputs were all zero in the texts; they count the same");
+            match moments.as_ref().map(|moments| moments.squares(cols).all(|square| square == 0.0)) {
+                None => {}
+                Some(true) => {
+                    tracing::warn!("{name}: its inputs were all zero in the texts; they count the same");
+                }
+                Some(false) => tracing::warn!(
+                    "{name}: the second moments of its inputs have no factor: they are damaged, and not used"
+                ),
             }
             Factor::independent(cols)
         });
@@ -221,7 +235,8 @@ impl Calibrated {
         let mut power = 0.0;
         for row in 0..rows {
             weights.fill(row..row + 1, &mut own);
-            power += own.iter().zip(&squares).map(|(&w, &s)| f64::from(w * w) * f64::from(s)).sum::<f64>();
+            power +=
+                own.iter().zip(&squares).map(|(&w, &s)| f64::from(w).powi(2) * f64::from(s)).sum::<f64>();
         }
         let sensitivity = self.defaults.sensitivity(name, rows, cols);
         if power > 0.0 { sensitivity * (rows * cols) as f64 / power } else { 1e-12 }
@@ -251,7 +266,7 @@ impl Calibrated {
         }
         let mean = all.iter().sum::<f64>() / rows as f64;
         if !(mean > 0.0 && mean.is_finite()) {
-            tracing::warn!("{name}: its outputs have no gradients; all of them count the same");
+            tracing::warn!("{name}: what it gives made no difference in the texts; it gets the fewest bits");
             return Ok(vec![1e-12; rows]);
         }
         Ok(all.into_iter().map(|g| g.max(LEAST * mean)).collect())
@@ -304,7 +319,7 @@ impl Calibrator for Calibrated {
     }
 
     fn record(&self) -> Vec<u8> {
-        Record::of(&self.statistics.about().texts).bytes()
+        self.record.bytes()
     }
 }
 

@@ -33,6 +33,14 @@ pub enum Error {
         /// What was expected, and what to do.
         why: String,
     },
+    /// What stands where statistics shall be gathered is not what an interrupted run left of these.
+    #[error("{path}: {why}: delete it, or name another file", path = path.display())]
+    Other {
+        /// Where it is.
+        path: PathBuf,
+        /// What it is.
+        why: &'static str,
+    },
     /// The model computes numbers that are none.
     #[error("{path}: block {block} gives numbers that are not finite: weights are damaged, or not for this architecture", path = path.display())]
     NotFinite {

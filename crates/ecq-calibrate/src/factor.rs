@@ -28,8 +28,10 @@ impl Factor {
         let all = match moments {
             Moments::Triangle(all) => all,
             Moments::Diagonal(squares) => {
-                let diagonal = squares.iter().map(|&x| (f64::from(x) + damping * mean).sqrt()).collect();
-                return Some(Self { diagonal, feedback: Vec::new() });
+                let diagonal: Vec<f64> =
+                    squares.iter().map(|&x| (f64::from(x) + damping * mean).sqrt()).collect();
+                let sane = diagonal.iter().all(|d| d.is_finite() && *d > 0.0);
+                return sane.then_some(Self { diagonal, feedback: Vec::new() });
             }
         };
         // backwards, so that the lower factor of what is here is the upper one of what is wanted

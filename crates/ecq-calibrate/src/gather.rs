@@ -29,6 +29,8 @@ use crate::writer::{Shapes, Writer, copy_name};
 const BATCH: usize = 8;
 /// Columns of a matrix of moments that a thread adds to at a time.
 const PANEL: usize = 192;
+/// Bytes of each tensor that tell a model from others.
+const LOOKED_AT: usize = 1 << 12;
 /// Tokens whose logits are there at a time.
 const LOGITS: usize = 64;
 
@@ -105,6 +107,11 @@ fn state(config: &Config, texts: &Texts, goes_on: bool) -> Shapes {
     shapes
 }
 
+/// Steps of so many blocks: those of the way forward, the logits, those of the way back.
+fn steps(layers: usize) -> usize {
+    2 * layers + 1
+}
+
 /// A text on its way through the model.
 struct Text {
     tokens: Vec<u32>,
@@ -117,7 +124,8 @@ struct Text {
 /// Gathers statistics of texts into a file, which is returned complete. `path` is for errors. If some time, `every`, is given,
 /// a file that a run left which was interrupted is continued: such a run loses no more than the work of that time.
 ///
-/// Errors: [`Error::Model`], [`Error::NotFinite`], [`Error::Statistics`] if the file cannot be written, [`Error::Cancelled`].
+/// Errors: [`Error::Model`], [`Error::NotFinite`], [`Error::Statistics`] if the file cannot be written, [`Error::Other`]
+/// if it is not what a run for the same left, [`Error::Text`] for no texts, [`Error::Cancelled`].
 pub fn gather(
     model: &Uncompressed<'_>,
     texts: &Texts,
@@ -125,16 +133,25 @@ pub fn gather(
     every: Option<Duration>,
     progress: &dyn Progress,
 ) -> Result<File> {
-    let mut about = About::new(fingerprint(model)?, texts.clone());
+    if texts.chunks.iter().all(Vec::is_empty) {
+        return Err(Error::Text {
+            path: model.path().into(),
+            why: "expected a text to learn from, found none".into(),
+        });
+    }
+    let mut about = About::new(fingerprint(model), texts.clone());
     let shapes = plan(model, &mut about);
     let state = state(model.config(), texts, every.is_some());
-    let writer = Writer::new(path, file, &about, (&shapes, &state), every)?;
+    let layers = model.config().layers;
+    let writer = Writer::new(path, file, &about, (&shapes, &state), (every, steps(layers)))?;
+    if writer.done() == steps(layers) {
+        return writer.finish(); // it only lacked its name
+    }
     let rope = model.rope()?;
     let longest = texts.chunks.iter().map(Vec::len).max().unwrap_or(0);
     let mut turns = Vec::new();
     rope.turns(0, longest, &mut turns);
     let mut job = Job { model, rope, turns, writer, progress, tokens: texts.tokens() };
-    let layers = model.config().layers;
     let (tokens, back) = (texts.tokens() as u64, 3 * texts.gradient_tokens() as u64);
     progress.begin("statistics", (tokens + back) * layers as u64);
     let done = job.writer.done();
@@ -147,20 +164,15 @@ pub fn gather(
     job.writer.finish()
 }
 
-/// A number of what a model is: names, and the norms, which every training moves.
-pub fn fingerprint(model: &Uncompressed<'_>) -> Result<String> {
-    let names = model.names();
-    let mut sums = Vec::new();
-    let first = format!("{}.weight", names.block(0, "attn_norm"));
-    let last = format!("{}.weight", names.block(model.config().layers - 1, "ffn_norm"));
-    for name in [names.norm(), &first, &last] {
-        let numbers = model.numbers(name)?;
-        sums.push(numbers.iter().fold(0u64, |h, x| h.rotate_left(5) ^ u64::from(x.to_bits())));
+/// What tells a model from others: its shape, the names of its tensors, and how each begins.
+pub fn fingerprint(model: &Uncompressed<'_>) -> String {
+    let mut sum = crc32fast::Hasher::new();
+    for (name, data) in model.tensors() {
+        sum.update(name.as_bytes());
+        sum.update(&data[..data.len().min(LOOKED_AT)]);
     }
     let Config { architecture, layers, width, hidden, vocabulary, .. } = model.config();
-    // GGUF keeps queries and keys in another order
-    let embedding = names.embedding();
-    Ok(format!("{architecture} {layers} {width} {hidden} {vocabulary} {embedding} {sums:x?}"))
+    format!("{architecture} {layers} {width} {hidden} {vocabulary} {:08x}", sum.finalize())
 }
 
 struct Job<'a> {
@@ -179,24 +191,36 @@ impl Job<'_> {
         let mut counts = vec![0.0; vocabulary];
         texts.chunks.iter().flatten().for_each(|&t| counts[t as usize] += 1.0);
         self.writer.put(names::COUNTS, &counts)?;
-        let x: Vec<f32> = match self.writer.done() {
+        let every = texts.gradients_every();
+        let text = |(i, tokens): (usize, &Vec<u32>)| Text {
+            tokens: tokens.clone(),
+            x: Vec::new(),
+            backward: i.is_multiple_of(every),
+        };
+        let mut all: Vec<Text> = texts.chunks.iter().enumerate().map(text).collect();
+        match self.writer.done() {
             0 => {
                 let table = self.model.numbers(self.model.names().embedding())?;
                 let row = |&t: &u32| &table[t as usize * width..][..width];
-                texts.chunks.iter().flatten().flat_map(row).copied().collect()
+                all.iter_mut().for_each(|text| text.x = text.tokens.iter().flat_map(row).copied().collect());
+                self.finite(0, &all)?;
             }
-            done if done <= layers => self.writer.get(&copy_name(names::BETWEEN, self.writer.copy()))?,
-            // the way back needs their gradients alone
-            _ => vec![0.0; texts.tokens() * width],
-        };
-        let every = texts.gradients_every();
-        let mut at = 0;
-        let text = |(i, tokens): (usize, &Vec<u32>)| {
-            let start = at;
-            at += tokens.len() * width;
-            Text { tokens: tokens.clone(), x: x[start..at].to_vec(), backward: i.is_multiple_of(every) }
-        };
-        Ok(texts.chunks.iter().enumerate().map(text).collect())
+            done if done <= layers => {
+                let x = self.writer.kept(names::BETWEEN)?;
+                let parts = split(&x, &all, width);
+                all.iter_mut().zip(parts).for_each(|(text, x)| text.x = x);
+            }
+            _ => {} // the way back needs their gradients alone
+        }
+        Ok(all)
+    }
+
+    /// Error: [`Error::NotFinite`] if what stands behind a block is.
+    fn finite(&self, block: usize, texts: &[Text]) -> Result<()> {
+        match texts.iter().all(|text| text.x.iter().all(|x| x.is_finite())) {
+            true => Ok(()),
+            false => Err(Error::NotFinite { path: self.model.path().into(), block }),
+        }
     }
 
     /// All texts through a block, whose moments are written.
@@ -204,7 +228,7 @@ impl Job<'_> {
         let block = Block::load(self.model, layer)?;
         let before = texts.iter().filter(|text| text.backward).flat_map(|text| &text.x);
         self.writer.put(&names::before(layer), &before.copied().collect::<Vec<f32>>())?;
-        let mut sums: [Moments; 4] = Default::default();
+        let mut sums: [Sums; 4] = Default::default();
         for batch in texts.chunks_mut(BATCH) {
             let one = |text: &mut Text| block.forward(&self.rope, self.turns_of(text), &mut text.x).inputs;
             let inputs: Vec<_> = batch.par_iter_mut().map(one).collect();
@@ -214,20 +238,11 @@ impl Job<'_> {
             }
             self.advance(batch.iter().map(|text| text.tokens.len()).sum())?;
         }
-        if texts.iter().any(|text| !text.x.iter().all(|x| x.is_finite())) {
-            return Err(Error::NotFinite { path: self.model.path().into(), block: layer });
-        }
+        self.finite(layer, texts)?;
         for (sum, name) in sums.into_iter().zip(INPUTS) {
             self.writer.put(&moments(layer, name), &sum.mean(self.tokens))?;
         }
-        self.keep(layer + 1, names::BETWEEN, texts.iter().map(|text| text.x.as_slice()))
-    }
-
-    fn keep<'a>(&mut self, steps: usize, name: &str, parts: impl Iterator<Item = &'a [f32]>) -> Result<()> {
-        if !self.writer.due() {
-            return Ok(());
-        }
-        self.writer.keep(steps, (name, &parts.collect::<Vec<_>>().concat()))
+        self.writer.keep(layer + 1, names::BETWEEN, texts.iter().map(|text| text.x.as_slice()))
     }
 
     fn turns_of(&self, text: &Text) -> &[[f32; 2]] {
@@ -242,14 +257,15 @@ impl Job<'_> {
 
     fn output_moments(&mut self, texts: &[Text]) -> Result<()> {
         let norm = self.model.numbers(self.model.names().norm())?;
-        let mut sum = Moments::default();
+        let mut sum = Sums::default();
         for batch in texts.chunks(BATCH) {
             let one = |text: &Text| normed(&text.x, &norm, self.model.config().epsilon);
             let inputs: Vec<_> = batch.par_iter().map(one).collect();
             let all: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
             sum.add(&all, batch.iter().map(|text| text.tokens.len()).sum());
         }
-        self.writer.put(names::OUTPUT, &sum.mean(self.tokens))
+        self.writer.put(names::OUTPUT, &sum.mean(self.tokens))?;
+        self.advance(0)
     }
 
     /// Texts backward, from the logits to the embedding.
@@ -261,11 +277,10 @@ impl Job<'_> {
         texts.retain(|text| text.backward);
         let mut slopes = match self.writer.done() {
             done if done <= layers => self.logits(&texts, seed)?,
-            _ => split(&self.writer.get(&copy_name(names::SLOPES, self.writer.copy()))?, &texts, width),
+            _ => split(&self.writer.kept(names::SLOPES)?, &texts, width),
         };
-        // steps are those of the way forward, the logits, and those of the way back
         for step in self.writer.done().max(layers + 1)..=2 * layers {
-            self.keep(step, names::SLOPES, slopes.iter().map(Vec::as_slice))?;
+            self.writer.keep(step, names::SLOPES, slopes.iter().map(Vec::as_slice))?;
             self.back_through(2 * layers - step, &texts, &mut slopes)?;
         }
         let square: f64 = slopes.iter().flatten().map(|&d| f64::from(d) * f64::from(d)).sum();
@@ -346,13 +361,13 @@ fn draw(p: &[f32], at: f32) -> usize {
 
 /// Sums of products of inputs.
 #[derive(Default)]
-struct Moments {
+struct Sums {
     size: usize,
     /// Panels of columns: each with the rows up to its last column.
     panels: Vec<Vec<f32>>,
 }
 
-impl Moments {
+impl Sums {
     /// Adds those of texts with so many tokens together.
     fn add(&mut self, texts: &[&[f32]], tokens: usize) {
         if self.panels.is_empty() {

@@ -6,6 +6,7 @@
 //! seen. All integers have 32 bits, all numbers are little-endian.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::Path;
 
 use ecq_convert::blocks::to_f32;
@@ -21,6 +22,11 @@ use crate::texts::Texts;
 /// Longest name and most values of an entry of the older kind: what is beyond is no such file.
 const LONGEST: usize = 1 << 10;
 const MOST: usize = 1 << 24;
+/// Longest file, in bytes: of a model of some hundred billion weights.
+const LARGEST: u64 = 1 << 28;
+
+const EXPECTED: &str =
+    "expected statistics written by ecq convert --statistics, or an importance matrix of llama.cpp";
 
 /// Mean squares by llama.cpp's names of tensors.
 type Squares = BTreeMap<String, Vec<f32>>;
@@ -30,60 +36,67 @@ type Squares = BTreeMap<String, Vec<f32>>;
 /// Errors: [`Error::Statistics`](crate::Error::Statistics) if the file is none, has nothing of this model's layers, or other
 /// numbers of inputs than they have.
 pub fn read(path: &Path, model: &Uncompressed<'_>) -> Result<Statistics> {
-    let squares = match std::fs::File::open(path).map(|mut file| {
-        let mut magic = [0; 4];
-        std::io::Read::read_exact(&mut file, &mut magic).map(|()| magic)
-    }) {
-        Ok(Ok(magic)) if &magic == b"GGUF" => gguf(path)?,
-        _ => listed(path)?,
-    };
+    let bytes = bytes(path)?;
+    let squares = if bytes.starts_with(b"GGUF") { gguf(path)? } else { listed(path, &bytes)? };
     let Config { layers, width, hidden, heads, head, .. } = *model.config();
     let mut about = About::new(String::new(), Texts::default());
-    let (mut tensors, mut missing) = (BTreeMap::new(), Vec::new());
-    let mut take = |tensor: String, theirs: &str, inputs: String, size: usize| {
-        let found = squares.get(theirs).filter(|squares| squares.iter().any(|&s| s > 0.0));
-        if let Some(squares) = found {
-            if squares.len() != size {
-                let why = format!(
-                    "{theirs}: expected {size} inputs, found {}: it is of another model",
-                    squares.len()
-                );
-                return Err(bad(path, why));
-            }
-            if !squares.iter().all(|s| s.is_finite() && *s >= 0.0) {
-                return Err(bad(path, format!("{theirs}: expected squares, found numbers that are none")));
-            }
-            tensors.entry(inputs.clone()).or_insert_with(|| squares.clone());
-        } else {
-            missing.push(tensor.clone());
-        }
-        about.inputs.insert(tensor, found.map(|_| inputs));
-        Ok(())
-    };
+    let (mut tensors, mut missing) = (BTreeMap::new(), 0);
     for layer in 0..layers {
-        for (part, input) in LAYERS.into_iter().zip(INPUT_OF) {
-            let size = [width, heads * head, width, hidden][input];
-            let theirs = format!("blk.{layer}.{part}.weight");
-            take(tensor(model, layer, part), &theirs, moments(layer, INPUTS[input]), size)?;
+        for (input, size) in [width, heads * head, width, hidden].into_iter().enumerate() {
+            let sharing =
+                || (0..LAYERS.len()).filter(|&part| INPUT_OF[part] == input).map(|part| LAYERS[part]);
+            let theirs = sharing().map(|part| format!("blk.{layer}.{part}.weight"));
+            let found = first(path, &squares, theirs, size)?;
+            missing += usize::from(found.is_none());
+            let name = found.is_some().then(|| moments(layer, INPUTS[input]));
+            found.map(|own| tensors.insert(moments(layer, INPUTS[input]), own.clone()));
+            about.inputs.extend(sharing().map(|part| (tensor(model, layer, part), name.clone())));
         }
     }
     if tensors.is_empty() {
         return Err(bad(path, "expected squares of this model's layers, found none of them".into()));
     }
-    if !missing.is_empty() {
-        tracing::warn!(
-            "{}: says nothing of {} tensors, the first is {}: their inputs count the same",
-            path.display(),
-            missing.len(),
-            missing[0]
-        );
+    if missing > 0 {
+        tracing::warn!("{}: {missing} inputs of layers are not in it; they count the same", path.display());
     }
-    let output = output_name(model);
-    let known = squares.get("output.weight").filter(|squares| squares.len() == width);
-    known.map(|squares| tensors.insert(names::OUTPUT.into(), squares.clone()));
+    let output = first(path, &squares, ["output.weight".to_owned()], width)?;
+    output.map(|own| tensors.insert(names::OUTPUT.into(), own.clone()));
     about.inputs.insert(model.names().embedding().into(), None);
-    about.inputs.insert(output.into(), known.map(|_| names::OUTPUT.into()));
+    about.inputs.insert(output_name(model).into(), output.map(|_| names::OUTPUT.into()));
     Ok(Statistics::of(path, about, tensors))
+}
+
+/// Of the first of these names that has some, the mean squares of so many inputs. `None` if all are 0, or not there.
+fn first<'a>(
+    path: &Path,
+    squares: &'a Squares,
+    theirs: impl IntoIterator<Item = String>,
+    size: usize,
+) -> Result<Option<&'a Vec<f32>>> {
+    let Some((name, found)) = theirs.into_iter().find_map(|name| squares.get(&name).map(|s| (name, s)))
+    else {
+        return Ok(None);
+    };
+    if found.len() != size {
+        let why = format!("{name}: expected {size} inputs, found {}: it is of another model", found.len());
+        return Err(bad(path, why));
+    }
+    if !found.iter().all(|square| square.is_finite() && *square >= 0.0) {
+        return Err(bad(path, format!("{name}: expected squares, found numbers that are none")));
+    }
+    Ok(found.iter().any(|&square| square > 0.0).then_some(found))
+}
+
+/// The file. Error: it is none, or longer than such a file is.
+fn bytes(path: &Path) -> Result<Vec<u8>> {
+    let cannot = |e| bad(path, format!("cannot read: {e}"));
+    let about = path.metadata().map_err(cannot)?;
+    if !about.is_file() || about.len() > LARGEST {
+        return Err(bad(path, EXPECTED.into()));
+    }
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes)).map_err(cannot)?;
+    Ok(bytes)
 }
 
 /// The newer kind.
@@ -102,21 +115,19 @@ fn gguf(path: &Path) -> Result<Squares> {
         else {
             return Err(bad(path, format!("{name}: expected sums and counts of F32")));
         };
-        if counts.len() != 1 || counts[0] <= 0.0 {
-            continue; // experts, or never seen
+        let [count] = counts[..] else { continue }; // experts
+        if count == 0.0 {
+            continue; // never seen
         }
-        sums.iter_mut().for_each(|sum| *sum /= counts[0]);
+        sums.iter_mut().for_each(|sum| *sum /= count);
         squares.insert(name.into(), sums);
     }
     Ok(squares)
 }
 
 /// The older kind.
-fn listed(path: &Path) -> Result<Squares> {
-    let bytes = std::fs::read(path).map_err(|e| bad(path, format!("cannot read: {e}")))?;
-    let expected =
-        "expected statistics written by ecq convert --statistics, or an importance matrix of llama.cpp";
-    entries(&bytes).ok_or_else(|| bad(path, expected.into()))
+fn listed(path: &Path, bytes: &[u8]) -> Result<Squares> {
+    entries(bytes).ok_or_else(|| bad(path, EXPECTED.into()))
 }
 
 fn entries(bytes: &[u8]) -> Option<Squares> {
@@ -175,5 +186,59 @@ mod tests {
         for wrong in [&[0u8; 4][..], &[255; 64], b"\x01\0\0\0\xff\xff\xff\x7f", b"{\"a\": 1}"] {
             assert!(entries(wrong).is_none());
         }
+    }
+
+    /// A GGUF file of tensors of F32.
+    fn written(tensors: &[(&str, &[f32])]) -> Vec<u8> {
+        let mut out = b"GGUF".to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend([tensors.len() as u64, 0].map(u64::to_le_bytes).concat());
+        let mut offset = 0u64;
+        for (name, values) in tensors {
+            out.extend((name.len() as u64).to_le_bytes());
+            out.extend(name.as_bytes());
+            out.extend(1u32.to_le_bytes());
+            out.extend((values.len() as u64).to_le_bytes());
+            out.extend(0u32.to_le_bytes());
+            out.extend(offset.to_le_bytes());
+            offset += (4 * values.len() as u64).next_multiple_of(32);
+        }
+        for (_, values) in tensors {
+            out.resize(out.len().next_multiple_of(32), 0);
+            values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+        }
+        out
+    }
+
+    #[test]
+    fn a_gguf_file_has_sums_and_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("imatrix.gguf");
+        let read = |tensors: &[(&str, &[f32])]| {
+            std::fs::write(&path, written(tensors)).unwrap();
+            gguf(&path)
+        };
+        let sums = ("blk.0.ffn_up.weight.in_sum2", &[8.0, 4.0][..]);
+        let squares = read(&[
+            sums,
+            ("blk.0.ffn_up.weight.counts", &[4.0]),
+            ("never.in_sum2", &[1.0]),
+            ("never.counts", &[0.0]),
+            ("experts.in_sum2", &[1.0]),
+            ("experts.counts", &[1.0, 2.0]),
+        ]);
+        let squares = squares.unwrap();
+        assert_eq!(squares["blk.0.ffn_up.weight"], [2.0, 1.0]);
+        assert_eq!(squares.len(), 1);
+        let message = read(&[sums]).unwrap_err().to_string();
+        assert!(message.contains("blk.0.ffn_up.weight: expected sums and counts"), "{message}");
+        let numbers = |values: &[f32]| {
+            let squares = Squares::from([("a".to_owned(), values.to_vec())]);
+            first(&path, &squares, ["b".to_owned(), "a".to_owned()], 2).map(|found| found.cloned())
+        };
+        assert_eq!(numbers(&[1.0, 2.0]).unwrap(), Some(vec![1.0, 2.0]));
+        assert_eq!(numbers(&[0.0, 0.0]).unwrap(), None);
+        assert!(numbers(&[1.0]).unwrap_err().to_string().contains("a: expected 2 inputs, found 1"));
+        assert!([-1.0, f32::NAN].into_iter().all(|odd| numbers(&[1.0, odd]).is_err()));
     }
 }

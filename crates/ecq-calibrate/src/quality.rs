@@ -15,7 +15,8 @@ const PIECE: usize = 64;
 
 /// Compares a model's predictions in chunks of tokens with those of its source.
 ///
-/// Errors: [`Error::Model`] for a model that cannot be run, [`Error::Cancelled`].
+/// Errors: [`Error::Model`] for a model that cannot be run, [`Error::NotFinite`] for one that computes no numbers,
+/// [`Error::Cancelled`].
 pub fn compare(
     source: &Uncompressed<'_>,
     model: &Model,
@@ -30,7 +31,7 @@ pub fn compare(
     let longest = chunks.iter().map(Vec::len).max().unwrap_or(1);
     let mut cache = model.cache(longest)?;
     let mut found = Comparison::default();
-    for (chunk, last) in chunks.iter().zip(&last) {
+    for (chunk, last) in chunks.iter().zip(&last).filter(|(chunk, _)| chunk.len() > 1) {
         cache.truncate(0);
         // logits behind the last token say nothing of the chunk
         let (seen, next) = (&chunk[..chunk.len() - 1], &chunk[1..]);
@@ -55,7 +56,10 @@ pub fn compare(
             progress.advance(seen.len() as u64);
         }
     }
-    Ok(found)
+    match found.is_finite() {
+        true => Ok(found),
+        false => Err(Error::NotFinite { path: source.path().into(), block: layers - 1 }),
+    }
 }
 
 /// What logits are computed from, for each chunk.

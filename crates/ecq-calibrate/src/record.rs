@@ -13,14 +13,14 @@ use crate::texts::Texts;
 const RUN: usize = 12;
 /// Of the runs one in so many is looked at: the same ones in all texts.
 const SAMPLED: u64 = 32;
+/// Runs in common that say something.
+const FEWEST: usize = 3;
 /// Longest record that is read, in bytes: of some million tokens.
 const LONGEST: u64 = 1 << 22;
 
 /// What a file tells of its calibration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// Tokens that it was calibrated with; none if nobody knows.
-    pub tokens: usize,
     /// Numbers of some of their runs.
     runs: BTreeSet<u32>,
 }
@@ -28,7 +28,7 @@ pub struct Record {
 impl Record {
     /// Of texts: what was learned from.
     pub fn of(texts: &Texts) -> Self {
-        Self { tokens: texts.tokens(), runs: texts.chunks.iter().flat_map(|chunk| runs(chunk)).collect() }
+        Self { runs: texts.chunks.iter().flat_map(|chunk| runs(chunk)).collect() }
     }
 
     /// That of a file, if it has one: files of others may have such a name, too.
@@ -44,14 +44,15 @@ impl Record {
         serde_json::to_vec(self).unwrap_or_default() // numbers in a struct always are
     }
 
-    /// The share of a text that is in the calibration's, too: of its runs that are looked at. 0 if it has none.
+    /// The share of a text that is in the calibration's, too: of its runs that are looked at. 0 if it has hardly any.
     pub fn overlap(&self, tokens: &[u32]) -> f64 {
-        let (mut all, mut known) = (0, 0);
+        let (mut all, mut known) = (0, 0usize);
         for run in runs(tokens) {
             all += 1;
             known += usize::from(self.runs.contains(&run));
         }
-        known as f64 / f64::from(all.max(1))
+        // a phrase or two are in every text
+        if known >= FEWEST { known as f64 / f64::from(all.max(1)) } else { 0.0 }
     }
 }
 

@@ -7,12 +7,13 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ecq_format::Mapped;
-use ecq_llm::Uncompressed;
+use ecq_llm::{Config, Uncompressed};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::gather::fingerprint;
+use crate::text::CONTEXT;
 use crate::texts::Texts;
 
 /// The key of the file's metadata under which [`About`] is, as JSON.
@@ -113,9 +114,6 @@ impl Statistics {
             (name, (info.dtype, 8 + length + info.data_offsets.0, info.data_offsets.1 - info.data_offsets.0))
         };
         let places: BTreeMap<_, _> = header.tensors().into_iter().map(place).collect();
-        if places.values().any(|&(_, start, len)| start + len > file.len()) {
-            return Err(none(&"the file ends too early"));
-        }
         Ok(Self { path: path.into(), about, data: Data::File(file, places) })
     }
 
@@ -132,10 +130,19 @@ impl Statistics {
             return crate::imatrix::read(path, model);
         }
         let found = Self::open(path, file)?;
-        if found.about.model != fingerprint(model)? {
+        if found.about.model != fingerprint(model) {
             let why =
                 "expected statistics of this model, found those of another: make them anew with --calibrate";
             return Err(bad(path, why.into()));
+        }
+        let texts = &found.about.texts;
+        let Config { vocabulary, context, .. } = *model.config();
+        let lengths = 2..=CONTEXT.min(context);
+        let well = |chunk: &Vec<u32>| {
+            lengths.contains(&chunk.len()) && chunk.iter().all(|&token| (token as usize) < vocabulary)
+        };
+        if !texts.chunks.iter().chain(&texts.held_out).all(well) {
+            return Err(bad(path, "expected texts that this model can read: make it anew".into()));
         }
         Ok(found)
     }
@@ -173,7 +180,11 @@ impl Statistics {
                 if dtype != Dtype::F32 {
                     return Err(wrong(&format!("{dtype}")));
                 }
-                file[start..start + bytes].as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+                let values = file[start..start + bytes].as_chunks().0;
+                let values = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+                file.check().map_err(|why| bad(&self.path, why.into()))?;
+                file.used(bytes as u64);
+                values
             }
         };
         if values.len() != len {
@@ -187,10 +198,14 @@ impl Statistics {
 
     /// The second moments of so many inputs.
     pub fn moments(&self, name: &str, size: usize) -> Result<Moments> {
-        match self.len(name) == Some(size) && size > 1 {
-            true => Ok(Moments::Diagonal(self.get(name, size)?)),
-            false => Ok(Moments::Triangle(self.get(name, triangle(size))?)),
+        let found = match self.len(name) == Some(size) && size > 1 {
+            true => Moments::Diagonal(self.get(name, size)?),
+            false => Moments::Triangle(self.get(name, triangle(size))?),
+        };
+        if found.squares(size).any(|square| square < 0.0) {
+            return Err(self.wrong(name, "expected squares, found numbers below 0".into()));
         }
+        Ok(found)
     }
 
     /// An error about what belongs to a name.

@@ -24,6 +24,9 @@ pub fn chunks(path: &Path, text: &str, model: &Uncompressed<'_>, tokens: usize) 
     let bad = |why| Error::Text { path: path.into(), why };
     let Config { context, vocabulary, .. } = *model.config();
     let context = CONTEXT.min(context);
+    if context < 2 {
+        return Err(bad("expected a model that reads more than a token, found one that does not".into()));
+    }
     let all = model.tokenizer().encode(text)?;
     let whole: Vec<&[u32]> = all.chunks_exact(context).collect();
     if whole.is_empty() {

@@ -114,11 +114,7 @@ fn what_was_interrupted_goes_on_and_gives_the_same_file() {
     let mut continued = 0;
     for steps in 1.. {
         let file = tempfile::tempfile().unwrap();
-        let stopped = gathered_to(
-            &source,
-            file.try_clone().unwrap(),
-            &Stopped { after: steps, seen: AtomicU64::new(0) },
-        );
+        let stopped = gathered_to(&source, file.try_clone().unwrap(), &Stopped::after(steps));
         let Err(error) = stopped else { break };
         assert!(matches!(error, Error::Cancelled), "{error}");
         let left = ecq_calibrate::goes_on(&mut file.try_clone().unwrap());
@@ -131,10 +127,83 @@ fn what_was_interrupted_goes_on_and_gives_the_same_file() {
     }
     // both ways through all blocks
     assert!(continued >= 2 * SHAPE.layers, "{continued}");
-    // what is of other texts, or no such file, is begun anew
-    let mut other = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut other, &whole).unwrap();
-    assert!(bytes(&gathered_to(&source, other, &Silent).unwrap()) == whole);
+    // one that lacks its name only is complete
+    let complete = file_of(&whole);
+    assert!(bytes(&gathered_to(&source, complete, &Stopped::after(0)).unwrap()) == whole);
+}
+
+fn file_of(bytes: &[u8]) -> File {
+    let mut file = tempfile::tempfile().unwrap();
+    std::io::Write::write_all(&mut file, bytes).unwrap();
+    file
+}
+
+#[test]
+fn what_was_left_and_damaged_is_refused() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let source = source(&fixture);
+    let file = tempfile::tempfile().unwrap();
+    // within the second block
+    gathered_to(&source, file.try_clone().unwrap(), &Stopped::after(3)).unwrap_err();
+    let left = bytes(&file);
+    let refused =
+        |bytes: &[u8]| gathered_to(&source, file_of(bytes), &Silent).map(drop).unwrap_err().to_string();
+    let end = left.len();
+    let mut steps = left.clone();
+    steps[end - 8..].copy_from_slice(&1000u64.to_le_bytes());
+    assert!(refused(&steps).contains("it is damaged: delete it"), "{}", refused(&steps));
+    let mut numbers = left.clone();
+    // the last numbers of either copy, and of what waits for the way back
+    let state = 4 * texts().tokens() * SHAPE.width;
+    let slopes = 4 * texts().gradient_tokens() * SHAPE.width;
+    for at in [end - 20 - slopes, end - 20 - 2 * slopes - state] {
+        numbers[at] ^= 1;
+    }
+    assert!(refused(&numbers).contains("going on is damaged: delete it"), "{}", refused(&numbers));
+    // of other texts: hours of work are not thrown away
+    let other = Texts { seed: 8, ..texts() };
+    let model = Uncompressed::new(&source).unwrap();
+    let again = gather(&model, &other, (Path::new(NAME), file_of(&left)), Some(Duration::ZERO), &Silent);
+    let message = again.unwrap_err().to_string();
+    assert!(message.contains("statistics: it is not of these texts"), "{message}");
+    assert!(refused(b"something else").contains("it is not of these texts"));
+    // but nothing is lost where no step was kept
+    let file = tempfile::tempfile().unwrap();
+    gathered_to(&source, file.try_clone().unwrap(), &Stopped::after(0)).unwrap_err();
+    assert!(!ecq_calibrate::goes_on(&mut file.try_clone().unwrap()));
+    gather(&model, &other, (Path::new(NAME), file), Some(Duration::ZERO), &Silent).unwrap();
+    let none = gather(&model, &Texts::default(), (Path::new(NAME), file_of(b"")), None, &Silent);
+    assert!(none.unwrap_err().to_string().contains("expected a text"));
+}
+
+#[test]
+fn texts_that_no_model_reads_are_refused() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let source = source(&fixture);
+    let model = Uncompressed::new(&source).unwrap();
+    for held_out in [vec![1, 1_000_000], vec![], vec![1; 513]] {
+        let odd = Texts { held_out: vec![held_out], ..texts() };
+        let path = fixture.folder.path().join("odd.bin");
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
+        gather(&model, &odd, (&path, file), None, &Silent).unwrap();
+        let message = Statistics::of_model(&path, &model).unwrap_err().to_string();
+        assert!(message.contains("odd.bin: expected texts that this model can read"), "{message}");
+    }
+}
+
+#[test]
+fn a_model_that_computes_no_numbers_says_where() {
+    let fixture = Fixture::new("LlamaForCausalLM");
+    let path = fixture.folder.path().join("model/model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let (header, at) = {
+        let (n, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+        (n + 8, metadata.info("model.layers.1.mlp.down_proj.weight").unwrap().data_offsets.0)
+    };
+    bytes[header + at..][..4].copy_from_slice(&[0xff; 4]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = gathered(&source(&fixture), &Silent).unwrap_err();
+    assert!(matches!(error, Error::NotFinite { block: 1, .. }), "{error}");
 }
 
 #[test]
@@ -215,6 +284,12 @@ struct Stopped {
     seen: AtomicU64,
 }
 
+impl Stopped {
+    fn after(after: u64) -> Self {
+        Self { after, seen: AtomicU64::new(0) }
+    }
+}
+
 impl Progress for Stopped {
     fn begin(&self, _: &str, _: u64) {}
     fn advance(&self, _: u64) {
@@ -246,19 +321,13 @@ impl Progress for Counted {
 fn errors_say_what_is_wrong() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let source = source(&fixture);
-    assert!(matches!(
-        gathered(&source, &Stopped { after: 0, seen: AtomicU64::new(0) }),
-        Err(Error::Cancelled)
-    ));
+    assert!(matches!(gathered(&source, &Stopped::after(0)), Err(Error::Cancelled)));
     let model = Uncompressed::new(&source).unwrap();
     let short = text::chunks(Path::new("t.txt"), "too short", &model, 4096).unwrap_err().to_string();
     assert!(short.contains("t.txt: expected a text of at least 300 tokens, found 9"), "{short}");
     let other = Fixture::new("Qwen3ForCausalLM");
     let other = Source::open(&other.folder.path().join("model"), &SourceLimits::default()).unwrap();
-    assert_ne!(
-        gather::fingerprint(&model).unwrap(),
-        gather::fingerprint(&Uncompressed::new(&other).unwrap()).unwrap()
-    );
+    assert_ne!(gather::fingerprint(&model), gather::fingerprint(&Uncompressed::new(&other).unwrap()));
     let statistics = gathered(&source, &Silent).unwrap();
     let missing = statistics.get("blocks.7.mlp.inputs", 4).unwrap_err().to_string();
     assert!(missing.contains("statistics: blocks.7.mlp.inputs:") && missing.contains("make"), "{missing}");

@@ -141,7 +141,7 @@ pub struct Convert {
     #[arg(long, value_name = "TEXT", conflicts_with = "sensitivities")]
     pub held_out: Option<PathBuf>,
     /// Tokens of all calibration texts together
-    #[arg(long, value_name = "N", default_value_t = 65536, requires = "calibrate", value_parser = clap::value_parser!(u64).range(512..))]
+    #[arg(long, value_name = "N", default_value_t = 65536, requires = "calibrate", value_parser = clap::value_parser!(u64).range(512..=1 << 23))]
     pub calibration_tokens: u64,
     /// Treat tensors whose names match a glob differently: PATTERN=keep, =lossless, =4.5 (bits), =25dB, =absmax4:32 …;
     /// may be given several times, the last that matches counts

@@ -1,13 +1,14 @@
 //! `ecq convert --calibrate`: statistics of texts, what they give for a rate, and what came of it on other texts.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use ecq_calibrate::texts::HELD_OUT;
 use ecq_calibrate::{Calibrated, Error, Record, Statistics, Texts, gather, goes_on, quality, text};
+use ecq_convert::Progress;
 use ecq_convert::convert::refuse_input;
 use ecq_convert::rates::Rules;
 use ecq_convert::source::Source;
@@ -31,7 +32,6 @@ const OVERLAP: f64 = 0.02;
 pub struct Calibration {
     /// What quantizes tensors.
     pub by: Arc<Calibrated>,
-    record: Record,
     /// Names of texts, and their chunks.
     held_out: Vec<(String, Vec<Vec<u32>>)>,
 }
@@ -60,26 +60,36 @@ pub struct HeldOut {
 /// Prepares what quantizes a source's tensors, by the texts that were asked for or by statistics that were saved.
 pub fn calibration(args: &args::Convert, source: &Source, rules: &Rules, bar: &Bar) -> Result<Calibration> {
     let uncompressed = Uncompressed::new(source)?;
+    check_names(args, source)?;
     let given = args.held_out.as_ref().map(|path| -> Result<_> {
         let chunks = text::chunks(path, &read(path)?, &uncompressed, HELD_OUT * text::CONTEXT)?;
         Ok((path.display().to_string(), chunks))
     });
     let given = given.transpose()?;
-    let statistics = statistics(args, source, &uncompressed, bar)?;
+    let statistics = statistics(args, &uncompressed, bar)?;
     bar.finish();
     let texts = &statistics.about().texts;
-    let record = Record::of(texts);
     let own = ("parts of the texts that were held out".to_owned(), texts.held_out.clone());
     let held_out = [own].into_iter().chain(given).filter(|(_, chunks)| !chunks.is_empty()).collect();
     let by = Arc::new(Calibrated::measure(source, statistics, rules, args.profile.into(), bar)?);
-    Ok(Calibration { by, record, held_out })
+    Ok(Calibration { by, held_out })
 }
 
-/// Measures what came of a calibration, where there is a text for that. The file stands, whatever comes of this.
-pub fn measured(calibration: &Calibration, source: &Source, output: &Path, bar: &Bar) -> Vec<HeldOut> {
-    measure(calibration, source, output, bar).unwrap_or_else(|why| {
-        tracing::warn!("{} is complete, but was not measured on held-out text: {why:#}", output.display());
-        Vec::new()
+/// Measures what came of a calibration, where there is a text for that. The file stands, whatever comes of this: only a person
+/// who stops it is told by an error.
+pub fn measured(
+    calibration: &Calibration,
+    source: &Source,
+    output: &Path,
+    bar: &Bar,
+) -> Result<Vec<HeldOut>> {
+    measure(calibration, source, output, bar).or_else(|why| {
+        let whole = format!("{} is complete, but was not measured on held-out text", output.display());
+        if bar.cancelled() {
+            bail!("stopped: {whole}");
+        }
+        tracing::warn!("{whole}: {why:#}");
+        Ok(Vec::new())
     })
 }
 
@@ -87,7 +97,7 @@ fn measure(calibration: &Calibration, source: &Source, output: &Path, bar: &Bar)
     let source = Uncompressed::new(source)?;
     let mut all = Vec::new();
     for (name, chunks) in &calibration.held_out {
-        warn_overlap(Some(&calibration.record), &chunks.concat(), name);
+        warn_overlap(Some(calibration.by.recorded()), &chunks.concat(), name);
         // f32: of the weights alone, without the rounding of what they are multiplied with
         let options = Options { precision: Precision::F32, positions: text::CONTEXT, ..Options::default() };
         let file = ModelFile::open(output)?;
@@ -123,12 +133,7 @@ pub fn warn_overlap(record: Option<&Record>, tokens: &[u32], name: &dyn Display)
     }
 }
 
-fn statistics(
-    args: &args::Convert,
-    source: &Source,
-    model: &Uncompressed<'_>,
-    bar: &Bar,
-) -> Result<Statistics> {
+fn statistics(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<Statistics> {
     let Some(path) = &args.statistics else {
         let texts = texts(args, model, bar)?;
         let folder = args.output.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -140,31 +145,61 @@ fn statistics(
     if args.calibrate.is_empty() {
         return Ok(Statistics::of_model(path, model)?);
     }
-    refuse_input(source, path)?;
-    let others = args.calibrate.iter().chain([&args.output]).chain(&args.held_out);
-    if let Some(other) = others.into_iter().find(|other| same(other, path)) {
-        bail!("--statistics {}: that is {}, too; name another file", path.display(), other.display());
-    }
-    if path.exists() && !args.force {
-        bail!("{} exists; use --force to replace it, or leave --calibrate out to use it", path.display());
-    }
     let texts = texts(args, model, bar)?;
+    if path.symlink_metadata().is_ok() {
+        // an interruption may have come behind the statistics
+        if let Some(found) =
+            Statistics::of_model(path, model).ok().filter(|found| found.about().texts == texts)
+        {
+            tracing::warn!("{} is of this model and these texts already, and is used", path.display());
+            return Ok(found);
+        }
+        ensure!(
+            args.force,
+            "{} exists; use --force to replace it, or leave --calibrate out to use it",
+            path.display()
+        );
+    }
     let staged = staging::unfinished(path)?;
     let cannot = || format!("cannot write {}", path.display());
     let mut file = staged.as_file().try_clone().with_context(cannot)?;
     let own = file.try_clone().with_context(cannot)?;
-    match gather(model, &texts, (staged.path(), own), Some(EVERY), bar) {
-        Ok(file) => {
-            staging::finish(staged, path, args.force)?;
-            Ok(Statistics::open(path, file)?)
+    let done = gather(model, &texts, (staged.path(), own), Some(EVERY), bar);
+    let (staged, error) = match done {
+        Ok(file) => match staging::finish_or_return(staged, path, args.force) {
+            Ok(()) => return Ok(Statistics::open(path, file)?),
+            Err((staged, error)) => (staged, error.to_string()),
+        },
+        Err(error @ Error::NotFinite { .. }) => return Err(error.into()),
+        Err(error @ Error::Other { .. }) => {
+            staged.keep().with_context(cannot)?; // it is somebody's
+            return Err(error.into());
         }
-        Err(error @ (Error::Cancelled | Error::Statistics { .. })) if goes_on(&mut file) => {
-            let (_, left) = staged.keep().with_context(cannot)?;
-            bar.finish();
-            bail!("{error}; the same command goes on with {}", left.display())
+        Err(error) if goes_on(&mut file) => (staged, error.to_string()),
+        Err(error) => return Err(error.into()),
+    };
+    let (_, left) = staged.keep().with_context(cannot)?;
+    bar.finish();
+    bail!("{error}; the same command goes on with {}", left.display())
+}
+
+/// Error if what is written would replace what is read, or other things that are written.
+fn check_names(args: &args::Convert, source: &Source) -> Result<()> {
+    let saves = !args.calibrate.is_empty();
+    let statistics = args.statistics.iter().filter(|_| saves);
+    let unfinished = statistics.clone().map(|path| staging::unfinished_path(path));
+    let written: Vec<PathBuf> =
+        [args.output.clone()].into_iter().chain(statistics.cloned()).chain(unfinished).collect();
+    let read = args.calibrate.iter().chain(&args.held_out).chain(args.statistics.iter().filter(|_| !saves));
+    let read: Vec<&PathBuf> = read.collect();
+    for (i, path) in written.iter().enumerate() {
+        refuse_input(source, path)?;
+        let others = written[..i].iter().chain(read.iter().copied());
+        if let Some(other) = others.into_iter().find(|other| same(other, path)) {
+            bail!("{} would be written over {}: name another file", path.display(), other.display());
         }
-        Err(error) => Err(error.into()),
     }
+    Ok(())
 }
 
 /// Whether two names are of one file.
@@ -175,17 +210,18 @@ fn same(a: &Path, b: &Path) -> bool {
 /// The texts, in equal shares; some chunks of each are not learned from.
 fn texts(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Result<Texts> {
     let count = args.calibrate.len().max(1);
+    let context = text::CONTEXT.min(model.config().context).max(1);
     let held_out = HELD_OUT.div_ceil(count);
-    let tokens =
-        args.calibration_tokens as usize / count + held_out * text::CONTEXT.min(model.config().context);
+    let wanted = (args.calibration_tokens as usize / count / context).max(1);
     let mut texts = Texts { seed: SEED, ..Texts::default() };
     for path in &args.calibrate {
+        let tokens = (wanted + held_out) * context;
         let chunks = match path.to_str() {
             Some(OWN) => own(&args.input, tokens, bar)?,
             _ => text::chunks(path, &read(path)?, model, tokens)?,
         };
-        // of a short text most is learned from
-        let held_out = held_out.min(chunks.len() / 4);
+        // what is more than was asked for; of a short text most is learned from
+        let held_out = held_out.min(chunks.len().saturating_sub(wanted).max(chunks.len() / 4));
         texts.add(chunks, held_out);
     }
     let (found, inputs) = (texts.tokens(), model.config().hidden);

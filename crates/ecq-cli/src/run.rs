@@ -116,11 +116,9 @@ fn run_convert(args: &args::Convert, bar: &Bar, quiet: bool) -> Result<()> {
     bar.finish();
     let seconds = start.elapsed().as_secs_f64();
     let inspection = inspect::inspect(&open(&args.output)?)?;
-    // the file stands: from here on nothing has to be taken back
-    bar.leaves_nothing(true);
     let held_out = match &calibration {
         Some(calibration) if args.json || !quiet => {
-            calibrate::measured(calibration, &source, &args.output, bar)
+            calibrate::measured(calibration, &source, &args.output, bar)?
         }
         _ => Vec::new(),
     };

@@ -288,10 +288,11 @@ impl Job<'_> {
             };
             rest += ((bits.max(1.0) * weights / 8.0) as u64).min(tensor.len);
         }
-        for companion in self.source.companions() {
+        let record = self.record();
+        for companion in self.source.companions().iter().filter(|c| record.is_none() || c.name != RECORD) {
             rest += blob(&std::fs::read(&companion.path).map_err(Error::io(&companion.path, "read"))?)?;
         }
-        rest += self.record().map_or(Ok(0), |record| blob(&record))?;
+        rest += record.map_or(Ok(0), |record| blob(&record))?;
         for i in 0..self.source.files().len() {
             rest += blob(&verbatim(self.source, i)?)?;
         }

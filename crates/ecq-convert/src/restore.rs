@@ -16,6 +16,7 @@ use safetensors::tensor::{Metadata, TensorInfo};
 use sha2::{Digest, Sha256};
 
 use crate::blocks::{BlockError, to_f32};
+use crate::convert::RECORD;
 use crate::file_name;
 use crate::inspect::sum;
 use crate::progress::step;
@@ -110,7 +111,8 @@ pub fn restore(
     let lone = if exact {
         directory.sources.len() == 1 && companions.is_empty()
     } else {
-        companions.is_empty() || output.extension().is_some_and(|e| e == "safetensors")
+        companions.iter().all(|(_, b)| b.name == RECORD)
+            || output.extension().is_some_and(|e| e == "safetensors")
     };
     let mut sums = Vec::new();
     if lone {

@@ -7,7 +7,7 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::{Error as IoError, ErrorKind, Result as IoResult};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile, TempDir, TempPath};
 
@@ -31,6 +31,15 @@ fn prefix(name: &OsStr) -> String {
     format!(".{}.", name.to_string_lossy())
 }
 
+/// The name of what is to be written. Error: [`Error::NoFileName`].
+fn file_name(path: &Path, mode: u32) -> Result<&OsStr> {
+    let named = !path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
+    // a device or a pipe would be replaced by a file, not written to
+    let other = path.metadata().is_ok_and(|found| !found.is_file());
+    let name = path.file_name().filter(|_| named && !(other && mode == FILE));
+    name.ok_or_else(|| Error::NoFileName(path.to_owned()))
+}
+
 fn staged<T>(
     path: &Path,
     mode: u32,
@@ -38,11 +47,7 @@ fn staged<T>(
     lock: impl Fn(&T) -> std::result::Result<(), TryLockError>,
     path_of: impl Fn(&T) -> &Path,
 ) -> Result<T> {
-    let named = !path.as_os_str().to_string_lossy().ends_with(['/', '\\']);
-    // a device or a pipe would be replaced by a file, not written to
-    let other = path.metadata().is_ok_and(|found| !found.is_file());
-    let name = path.file_name().filter(|_| named && !(other && mode == FILE));
-    let Some(name) = name else { return Err(Error::NoFileName(path.to_owned())) };
+    let name = file_name(path, mode)?;
     clear(folder_of(path), Some(name));
     let prefix = prefix(name);
     let mut builder = Builder::new();
@@ -76,33 +81,75 @@ pub fn file(path: &Path) -> Result<NamedTempFile> {
     staged(path, FILE, |builder, at| builder.tempfile_in(at), |f| f.as_file().try_lock(), |f| f.path())
 }
 
+/// How the name of a file ends while it is being written by a run that another one can go on with.
+const UNFINISHED: &str = ".unfinished";
+
+/// Where [`unfinished`] puts what becomes `path`.
+pub fn unfinished_path(path: &Path) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(UNFINISHED);
+    path.with_file_name(name)
+}
+
 /// The file `NAME.unfinished` beside `path`, new or as an interrupted run left it. It is removed when dropped: one that
 /// shall be there for the next run must be [kept](NamedTempFile::keep).
 ///
-/// Errors: [`Error::NoFileName`], [`Error::Io`], also while another run writes it.
+/// Errors: [`Error::NoFileName`], [`Error::Io`], also while another run writes it, and for anything but a file of this name.
 pub fn unfinished(path: &Path) -> Result<NamedTempFile> {
-    let Some(name) = path.file_name() else { return Err(Error::NoFileName(path.to_owned())) };
-    let mut name = name.to_owned();
-    name.push(".unfinished");
-    let path = path.with_file_name(name);
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let file = file.map_err(Error::io(&path, "write"))?;
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        let other =
-            IoError::new(ErrorKind::WouldBlock, "another run is writing it; wait, or name another file");
-        return Err(Error::io(&path, "write")(other));
+    file_name(path, FILE)?;
+    let path = unfinished_path(path);
+    let bad = |kind, why| Error::io(&path, "write")(IoError::new(kind, why));
+    for _ in 0..TRIES {
+        // nothing is written through a link
+        if path.symlink_metadata().is_ok_and(|found| !found.is_file()) {
+            return Err(bad(ErrorKind::AlreadyExists, "expected a file, found none or a link: remove it"));
+        }
+        let file = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+        let file = file.map_err(Error::io(&path, "write"))?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(bad(ErrorKind::WouldBlock, "another run is writing it; wait, or name another file"));
+        }
+        // the run that had it may have given it its name, or removed it
+        if same_file(&file, &path) {
+            let at = TempPath::try_from_path(&path).map_err(Error::io(&path, "write"))?;
+            return Ok(NamedTempFile::from_parts(file, at));
+        }
     }
-    let at = TempPath::try_from_path(&path).map_err(Error::io(&path, "write"))?;
-    Ok(NamedTempFile::from_parts(file, at))
+    Err(bad(ErrorKind::Interrupted, "what is made there is removed at once"))
 }
 
-/// Makes a staged file durable and renames it to `path`. Error: [`Error::Exists`] if it exists and must not be replaced.
+/// Whether a file is the one of this name.
+#[cfg(unix)]
+fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let pair = file.metadata().ok().zip(path.symlink_metadata().ok());
+    pair.is_some_and(|(own, its)| (own.dev(), own.ino()) == (its.dev(), its.ino()))
+}
+
+#[cfg(not(unix))]
+fn same_file(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+/// Makes a staged file durable and renames it to `path`. Error: [`Error::Exists`] if it exists and must not be replaced; then
+/// nothing is left.
 pub fn finish(file: NamedTempFile, path: &Path, overwrite: bool) -> Result<()> {
-    file.as_file().sync_all().map_err(Error::io(path, "write"))?;
+    finish_or_return(file, path, overwrite).map_err(|(_, error)| error)
+}
+
+/// [`finish`], which returns the file with an error: for one that was hours of work.
+pub fn finish_or_return(
+    file: NamedTempFile,
+    path: &Path,
+    overwrite: bool,
+) -> std::result::Result<(), (NamedTempFile, Error)> {
+    if let Err(e) = file.as_file().sync_all() {
+        return Err((file, Error::io(path, "write")(e)));
+    }
     let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
-    renamed.map(drop).map_err(|e| match e.error.kind() {
-        ErrorKind::AlreadyExists => Error::Exists(path.to_owned()),
-        _ => Error::io(path, "rename the finished file to")(e.error),
+    renamed.map_err(|e| match e.error.kind() {
+        ErrorKind::AlreadyExists => (e.file, Error::Exists(path.to_owned())),
+        _ => (e.file, Error::io(path, "rename the finished file to")(e.error)),
     })?;
     sync_folder(folder_of(path));
     Ok(())

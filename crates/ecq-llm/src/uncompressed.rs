@@ -64,6 +64,11 @@ impl<'a> Uncompressed<'a> {
         self.source.tensors().iter().any(|tensor| tensor.name == name)
     }
 
+    /// All tensors: names, and bytes as the source has them.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.source.tensors().iter().map(|tensor| (tensor.name.as_str(), self.source.data(tensor)))
+    }
+
     /// All numbers of a tensor, row by row. Error: [`Error::Model`] for a tensor that is not there, or of another type than
     /// weights have.
     pub fn numbers(&self, name: &str) -> Result<Vec<f32>> {

@@ -33,12 +33,17 @@ fn statistics_that_were_saved_give_the_same_file() {
     // nothing else is left
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     assert!(unfinished(folder.path()).is_empty());
-    // and what stands there is not replaced unasked
+    // an interruption may come behind the statistics: the same command goes on from there
     let c = folder.at("c.ecq");
-    let output = run(&folder, &convert(&model, &c, &from_text));
-    assert!(text(&output.stderr).contains("saved.bin"), "{}", text(&output.stderr));
+    let [_, remarks] = prints(&folder, &convert(&model, &c, &from_text));
+    assert!(remarks.contains("saved.bin is of this model and these texts already"), "{remarks}");
+    assert!(std::fs::read(&a).unwrap() == std::fs::read(&c).unwrap(), "another file");
+    // and what is of others is not replaced unasked
+    let of_more = ["--calibrate", &words, "--calibration-tokens", "1536", "--statistics", &saved];
+    let output = run(&folder, &convert(&model, &folder.at("d.ecq"), &of_more));
+    assert!(text(&output.stderr).contains("saved.bin exists; use --force"), "{}", text(&output.stderr));
     assert_eq!(output.status.code(), Some(1));
-    prints(&folder, &convert(&model, &b, &[&from_text[..], &["--force"]].concat()));
+    prints(&folder, &convert(&model, &b, &[&of_more[..], &["--force"]].concat()));
 }
 
 #[test]
@@ -130,6 +135,7 @@ fn what_an_interruption_left_is_used_or_made_anew() {
     prints(&folder, &convert(&model, &a, &["--calibrate", &words]));
     let saving = convert(&model, &b, &["--calibrate", &words, "--statistics", &saved]);
     std::fs::write(&left, "something else").unwrap();
+    refused(&folder, &saving, &["saved.bin.unfinished: it is not of these texts", "delete it"]);
     let held = std::fs::File::open(&left).unwrap();
     held.try_lock().unwrap();
     let output = run(&folder, &saving);
@@ -137,6 +143,14 @@ fn what_an_interruption_left_is_used_or_made_anew() {
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(std::fs::read(&left).unwrap(), b"something else");
     drop(held);
+    #[cfg(unix)]
+    {
+        // nothing is written through a link
+        std::fs::remove_file(&left).unwrap();
+        std::os::unix::fs::symlink(&a, &left).unwrap();
+        refused(&folder, &saving, &["saved.bin.unfinished", "or a link"]);
+    }
+    std::fs::remove_file(&left).unwrap();
     prints(&folder, &saving);
     assert!(std::fs::read(&a).unwrap() == std::fs::read(&b).unwrap(), "another file");
     assert!(!std::path::Path::new(&left).exists());
@@ -170,6 +184,7 @@ fn what_cannot_be_calibrated_says_so() {
     let [model, out, words, short, other, saved, missing] =
         ["model", "out.ecq", "text.txt", "short.txt", "other.bin", "saved.bin", "missing.txt"]
             .map(|name| folder.at(name));
+    let unfinished = folder.at("short.txt.unfinished");
     std::fs::write(&short, "too short").unwrap();
     std::fs::write(&other, "no statistics").unwrap();
     let saving = ["--calibrate", &words, "--statistics", &saved];
@@ -193,9 +208,14 @@ fn what_cannot_be_calibrated_says_so() {
         (&["--scheme", "nf4"], "--calibrate, --statistics"),
         (&["--scheme", "lossless"], "--calibrate, --statistics"),
         (&["--statistics", &words, "--force"], "name another file"),
+        (&["--held-out", &out, "--force"], "name another file"),
+        (&["--held-out", &unfinished, "--statistics", &short, "--force"], "name another file"),
         (&["--statistics", &out], "name another file"),
         (&["--statistics", &weights, "--force"], "model.safetensors"),
-        (&["--statistics", &saved], "saved.bin exists; use --force to replace it"),
+        (
+            &["--statistics", &saved, "--calibration-tokens", "1024"],
+            "saved.bin exists; use --force to replace it",
+        ),
     ] {
         refused(&folder, &[&base[..], more].concat(), &[needle]);
     }
