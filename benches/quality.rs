@@ -96,13 +96,10 @@ impl Row {
 pub fn bits_at(curve: &[(f64, f64)], divergence: f64) -> Option<f64> {
     let mut curve: Vec<_> = curve.iter().copied().filter(|(_, kl)| *kl > 0.0).collect();
     curve.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let pairs = curve.iter().zip(curve.iter().skip(1));
-    pairs.filter(|((_, a), (_, b))| (*b..=*a).contains(&divergence)).last().map(
-        |(&(first, a), &(second, b))| {
-            let part = if a > b { (a / divergence).ln() / (a / b).ln() } else { 0.0 };
-            first + part * (second - first)
-        },
-    )
+    let pair = curve.windows(2).rev().find(|pair| (pair[1].1..=pair[0].1).contains(&divergence))?;
+    let [(first, a), (second, b)] = [pair[0], pair[1]];
+    let part = if a > b { (a / divergence).ln() / (a / b).ln() } else { 0.0 };
+    Some(first + part * (second - first))
 }
 
 /// Bits that our calibrated rates save at the KL divergence that each of llama.cpp's calibrated rows has of a text: its title, its

@@ -11,7 +11,7 @@ use super::forward::Decoder;
 /// Tokens that a model sees together.
 pub const CONTEXT: usize = 512;
 /// Positions whose logits are held at a time.
-const PIECE: usize = 32;
+const PIECE: usize = 128;
 
 /// A text that models are measured with.
 pub struct Text {
