@@ -91,20 +91,36 @@ impl Row {
     }
 }
 
-/// The bits at which a curve of bits and KL divergences has this one: ln KL is taken to be linear in bits between neighbours.
-/// `None` outside of what was measured.
-pub fn bits_at(curve: &[(f64, f64)], divergence: f64) -> Option<f64> {
-    let mut curve: Vec<_> = curve.iter().copied().filter(|(_, kl)| *kl > 0.0).collect();
-    curve.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let pair = curve.windows(2).rev().find(|pair| (pair[1].1..=pair[0].1).contains(&divergence))?;
-    let [(first, a), (second, b)] = [pair[0], pair[1]];
-    let part = if a > b { (a / divergence).ln() / (a / b).ln() } else { 0.0 };
-    Some(first + part * (second - first))
+/// Where a curve of bits and KL divergences has a divergence.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum At {
+    /// At so many bits: between neighbours ln KL is taken to be linear in bits.
+    Bits(f64),
+    /// Below the fewest bits that were measured, which are these.
+    Under(f64),
+    /// Above the most.
+    Over(f64),
 }
 
-/// Bits that our calibrated rates save at the KL divergence that each of llama.cpp's calibrated rows has of a text: its title, its
-/// bits, and ours, `None` where no two of our rates enclose it.
-pub fn savings(rows: &[Row], text: usize) -> Vec<(String, f64, Option<f64>)> {
+/// The bits at which a curve of bits and KL divergences has this one. `None` for an empty curve.
+pub fn bits_at(curve: &[(f64, f64)], divergence: f64) -> Option<At> {
+    let mut curve: Vec<_> = curve.iter().copied().filter(|(_, kl)| *kl > 0.0).collect();
+    curve.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let (fewest, most) = (curve.first()?, curve.last()?);
+    if divergence > fewest.1 {
+        return Some(At::Under(fewest.0));
+    }
+    let pair = curve.windows(2).rev().find(|pair| (pair[1].1..=pair[0].1).contains(&divergence));
+    let Some([(first, a), (second, b)]) = pair.and_then(|pair| pair.first_chunk::<2>()) else {
+        return Some(if divergence == fewest.1 { At::Bits(fewest.0) } else { At::Over(most.0) });
+    };
+    let part = if a > b { (a / divergence).ln() / (a / b).ln() } else { 0.0 };
+    Some(At::Bits(first + part * (second - first)))
+}
+
+/// The bits that our calibrated rates need for the KL divergence that each of llama.cpp's calibrated rows has from the base on a
+/// text: its title, its bits, and ours.
+pub fn savings(rows: &[Row], text: usize) -> Vec<(String, f64, Option<At>)> {
     let kl = |row: &Row| row.texts.get(text).map_or(f64::NAN, |text| text.kl_divergence);
     let of = move |by| rows.iter().filter(move |row| row.by == by && row.calibrated);
     let curve: Vec<_> = of(By::Ecq).map(|row| (row.bits, kl(row))).collect();
@@ -155,10 +171,17 @@ mod tests {
     fn bits_between_rates_are_linear_in_the_logarithm() {
         // four times less for each bit, given out of order
         let curve = [(3.0, 0.16), (2.0, 0.64), (4.0, 0.04), (4.4, 0.0)];
-        let at = |kl| bits_at(&curve, kl).map(|bits| (bits * 1e9).round() / 1e9);
-        assert_eq!([at(0.64), at(0.32), at(0.16), at(0.08), at(0.04)], [2.0, 2.5, 3.0, 3.5, 4.0].map(Some));
-        // nothing is said of what was not measured, nor of a curve that is one point
-        assert_eq!((at(0.65), at(0.039), bits_at(&curve[..1], 0.16)), (None, None, None));
+        for (kl, bits) in [(0.64, 2.0), (0.32, 2.5), (0.16, 3.0), (0.08, 3.5), (0.04, 4.0)] {
+            let found = bits_at(&curve, kl);
+            assert!(matches!(found, Some(At::Bits(found)) if (found - bits).abs() < 1e-9), "{kl}: {found:?}");
+        }
+        // nothing is extrapolated, nor from a curve that is one point
+        assert_eq!(bits_at(&curve, 0.65), Some(At::Under(2.0)));
+        assert_eq!(bits_at(&curve, 0.039), Some(At::Over(4.0)));
+        let one = [(3.0, 0.16)];
+        let found = [0.2, 0.16, 0.1].map(|kl| bits_at(&one, kl));
+        assert_eq!(found, [At::Under(3.0), At::Bits(3.0), At::Over(3.0)].map(Some));
+        assert_eq!(bits_at(&curve[3..], 0.16), None);
     }
 
     #[test]
@@ -176,8 +199,8 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         let (title, bits, ours) = &found[0];
         assert_eq!((title.as_str(), *bits), ("Q3_K_M, matrix", 3.5));
-        assert!(ours.is_some_and(|ours| (ours - 2.5).abs() < 1e-9), "{ours:?}");
-        assert_eq!(found[1], ("Q6_K, matrix".into(), 6.6, None));
+        assert!(matches!(ours, Some(At::Bits(ours)) if (ours - 2.5).abs() < 1e-9), "{ours:?}");
+        assert_eq!(found[1], ("Q6_K, matrix".into(), 6.6, Some(At::Over(3.0))));
     }
 
     #[test]

@@ -81,18 +81,20 @@ fn what_quality_cannot_measure_is_said_before_any_work() {
         path.display().to_string()
     };
     let text = file("text.txt", "It is a truth universally acknowledged.");
+    let novel = file("novel.txt", "Happy families are all alike.");
     let latin = folder.path().join("latin.txt");
     std::fs::write(&latin, b"caf\xe9").unwrap();
     let (latin, missing) = (latin.display().to_string(), folder.path().join("none").display().to_string());
     let other = r#"{"machine": "", "commit": "", "date": "", "calibration": ["other.txt"], "calibration_tokens": 65536,
         "texts": ["text.txt"], "tokens": 4096, "earlier": null, "rows": []}"#;
     let (other, broken) = (file("other.json", other), file("broken.json", "{"));
-    let both = ["--calibrate", &text, "--text", &text];
+    let both = ["--calibrate", &novel, "--text", &text];
     for (arguments, part) in [
         (&["--calibrate", &text][..], "--text"),
         (&["--text", &text], "--calibrate"),
         (&["--calibrate", &missing, "--text", &text], "cannot read the text"),
         (&["--calibrate", &text, "--text", &latin], "latin.txt"),
+        (&["--calibrate", &novel, "--calibrate", &text, "--text", &text], "not calibrated with"),
         (&[&both[..], &["--formats", "Q9_K"]].concat(), "Q4_K_M"),
         (&[&both[..], &["--tokens", "3"]].concat(), "--tokens"),
         (&[&both[..], &["--llama", &broken]].concat(), "what --json prints"),

@@ -107,7 +107,14 @@ pub fn run(mut args: Args) -> Result<()> {
         args.quick();
     }
     let texts = args.text.iter().map(|path| Ok((name(path), read(path)?))).collect::<Result<Vec<_>>>()?;
-    args.calibrate.iter().try_for_each(|path| read(path).map(drop))?;
+    for path in &args.calibrate {
+        let own = read(path)?;
+        ensure!(
+            texts.iter().all(|(_, text)| *text != own),
+            "{}: expected texts to measure with that models are not calibrated with",
+            path.display()
+        );
+    }
     let mut table = Table::new(&args);
     let earlier = args.llama.as_deref().map(|path| table.earlier(path)).transpose()?;
     let quantizers = Quantizers::new(&args.python)?;
