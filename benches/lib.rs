@@ -1,6 +1,7 @@
 //! Shared inputs of the benchmarks.
 
 pub mod ggml;
+pub mod quality;
 pub mod tensor;
 
 /// Seeded normal deviates.

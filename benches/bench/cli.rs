@@ -1,4 +1,5 @@
-//! `ecq-bench` as `cargo xtask bench` calls it. Needs an adapter, of a GPU or of software (Mesa's lavapipe).
+//! `ecq-bench` as `cargo xtask bench` calls it. Needs an adapter, of a GPU or of software (Mesa's lavapipe), where GPUs are
+//! measured.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::process::{Command, Output};
@@ -66,6 +67,41 @@ fn what_cannot_be_measured_is_said() {
         (&["--quick", "--shape", "4096x4096", "--rate", "bf16", "--memory", "16"], "--memory"),
     ] {
         let output = bench(&[&["gpu"], arguments].concat());
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
+fn what_quality_cannot_measure_is_said_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let text = file("text.txt", "It is a truth universally acknowledged.");
+    let novel = file("novel.txt", "Happy families are all alike.");
+    let latin = folder.path().join("latin.txt");
+    std::fs::write(&latin, b"caf\xe9").unwrap();
+    let (latin, missing) = (latin.display().to_string(), folder.path().join("none").display().to_string());
+    let other = r#"{"machine": "", "commit": "", "date": "", "calibration": ["other.txt"], "calibration_tokens": 65536,
+        "texts": ["text.txt"], "tokens": 4096, "earlier": null, "rows": []}"#;
+    let (other, broken) = (file("other.json", other), file("broken.json", "{"));
+    let both = ["--calibrate", &novel, "--text", &text];
+    for (arguments, part) in [
+        (&["--calibrate", &text][..], "--text"),
+        (&["--text", &text], "--calibrate"),
+        (&["--calibrate", &missing, "--text", &text], "cannot read the text"),
+        (&["--calibrate", &text, "--text", &latin], "latin.txt"),
+        (&["--calibrate", &novel, "--calibrate", &text, "--text", &text], "not calibrated with"),
+        (&[&both[..], &["--formats", "Q9_K"]].concat(), "Q4_K_M"),
+        (&[&both[..], &["--tokens", "3"]].concat(), "--tokens"),
+        (&[&both[..], &["--llama", &broken]].concat(), "what --json prints"),
+        (&[&both[..], &["--llama", &other]].concat(), "other.txt"),
+        (&both, "cargo xtask bench quality"),
+    ] {
+        let output = bench(&[&["quality", "--python", &missing], arguments].concat());
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(part), "{part}: {said}");
     }

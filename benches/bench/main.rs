@@ -6,6 +6,7 @@ mod e2e;
 mod floats;
 mod gpu;
 mod products;
+mod quality;
 mod report;
 mod sizes;
 mod timing;
@@ -31,6 +32,8 @@ enum What {
     Gpu(gpu::Args),
     /// A language model from prompt to text, beside llama.cpp on the same weights
     E2e(e2e::Args),
+    /// What quantization costs a language model, beside llama.cpp's formats with and without importance matrix
+    Quality(quality::Args),
 }
 
 #[derive(clap::Args)]
@@ -73,6 +76,7 @@ fn main() -> std::process::ExitCode {
         What::Cpu(args) => cpu(&args),
         What::Gpu(args) => gpu::run(&args),
         What::E2e(args) => e2e::run(&args),
+        What::Quality(args) => quality::run(args),
     };
     match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,

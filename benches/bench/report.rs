@@ -1,7 +1,7 @@
 //! The table: on the terminal, as JSON, and as a record in `docs/benchmarks`.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -114,17 +114,17 @@ impl Report {
             "# {what}\n\nMade by `{command}`. Medians, and the best round; a ratio compares rounds next to each other.\n\n```text\n{}```\n",
             self.text()
         );
-        record(folder, what, &self.machine, &page)
+        record(folder, what, &self.machine, &page).map(drop)
     }
 }
 
-/// Writes a page for people, named after what was measured and the CPU.
-pub fn record(folder: &Path, what: &str, machine: &str, page: &str) -> Result<()> {
+/// Writes a page for people, named after what was measured and the CPU, and says where it is.
+pub fn record(folder: &Path, what: &str, machine: &str, page: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{what}-{}.md", slug(machine.split(',').next().unwrap_or(""))));
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
     eprintln!("\nrecorded in {}", path.display());
-    Ok(())
+    Ok(path)
 }
 
 fn line(row: &Row) -> String {

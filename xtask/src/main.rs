@@ -71,17 +71,19 @@ enum Command {
 /// The benchmarks have dependencies that chores do not need, so they are a program of their own.
 fn bench(arguments: &[std::ffi::OsString]) -> anyhow::Result<()> {
     let is = |name| arguments.first().is_some_and(|what| what == name);
+    // where nothing is timed, what tests have built will do
+    let (profile, folder) = if is("quality") { ("dev", "debug") } else { ("release", "release") };
     // both at once: apart they would be built with other features of what they share, and everything twice
     let mut build = shell::cargo();
-    build.args(["build", "--quiet", "--release", "--package", "ecq-benches"]);
+    build.args(["build", "--quiet", "--profile", profile, "--package", "ecq-benches"]);
     if !is("gpu") {
         // the converter and models are measured as processes of their own
         build.args(["--package", "ecq-cli"]);
     }
     shell::run(&mut build)?;
-    let mut run = shell::command(&shell::built("release", "ecq-bench")?);
+    let mut run = shell::command(&shell::built(folder, "ecq-bench")?);
     run.args(arguments);
-    if is("e2e") && !arguments.iter().any(|argument| argument == "--help") {
+    if (is("e2e") || is("quality")) && !arguments.iter().any(|argument| argument == "--help") {
         fixtures::fetch()?;
         let python = python::environment("venv-llama.cpp", "benches/llama_cpp/requirements.txt")?;
         run.arg("--python").arg(python);

@@ -1,7 +1,7 @@
 //! `cargo xtask bench e2e`: a language model from prompt to text, beside llama.cpp on the same weights.
 
-mod agreement;
-mod files;
+pub mod agreement;
+pub mod files;
 mod llama;
 mod speed;
 mod table;
