@@ -134,7 +134,14 @@ def importances(path):
     """The mean squared input of each column, by the tensor's name."""
     statistics = Tensors(path)
     inputs = json.loads(statistics.about["ecq_statistics"])["inputs"]
-    return {name: statistics[of].diagonal() for name, of in inputs.items() if of and LAYER.fullmatch(name)}
+    return {name: diagonal(statistics[of]) for name, of in inputs.items() if of and LAYER.fullmatch(name)}
+
+
+def diagonal(triangle):
+    """That of a symmetric matrix whose rows are there from the diagonal on."""
+    size = (math.isqrt(8 * triangle.size + 1) - 1) // 2
+    rows = numpy.arange(size)
+    return triangle[rows * size - rows * (rows - 1) // 2]
 
 
 def main():

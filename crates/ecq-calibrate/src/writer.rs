@@ -240,7 +240,7 @@ fn begun(file: &mut File, header: &[u8], (end, last): (u64, u64)) -> IoResult<Be
     }
     // one that was begun by another command, but of which no step was kept, is no loss
     let ours = found.windows(KEY.len()).take(64).any(|name| name == KEY.as_bytes());
-    if length > 0 && !(ours && !goes_on(file)) {
+    if length > 0 && (!ours || goes_on(file)) {
         return Ok(Begun::Other);
     }
     file.set_len(0)?;

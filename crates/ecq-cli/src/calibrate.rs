@@ -168,7 +168,7 @@ fn statistics(args: &args::Convert, model: &Uncompressed<'_>, bar: &Bar) -> Resu
     let (staged, error) = match done {
         Ok(file) => match staging::finish_or_return(staged, path, args.force) {
             Ok(()) => return Ok(Statistics::open(path, file)?),
-            Err((staged, error)) => (staged, error.to_string()),
+            Err(both) => (both.0, both.1.to_string()),
         },
         Err(error @ Error::NotFinite { .. }) => return Err(error.into()),
         Err(error @ Error::Other { .. }) => {

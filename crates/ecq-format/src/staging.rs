@@ -134,7 +134,7 @@ fn same_file(_: &File, path: &Path) -> bool {
 /// Makes a staged file durable and renames it to `path`. Error: [`Error::Exists`] if it exists and must not be replaced; then
 /// nothing is left.
 pub fn finish(file: NamedTempFile, path: &Path, overwrite: bool) -> Result<()> {
-    finish_or_return(file, path, overwrite).map_err(|(_, error)| error)
+    finish_or_return(file, path, overwrite).map_err(|both| both.1)
 }
 
 /// [`finish`], which returns the file with an error: for one that was hours of work.
@@ -142,14 +142,14 @@ pub fn finish_or_return(
     file: NamedTempFile,
     path: &Path,
     overwrite: bool,
-) -> std::result::Result<(), (NamedTempFile, Error)> {
+) -> std::result::Result<(), Box<(NamedTempFile, Error)>> {
     if let Err(e) = file.as_file().sync_all() {
-        return Err((file, Error::io(path, "write")(e)));
+        return Err(Box::new((file, Error::io(path, "write")(e))));
     }
     let renamed = if overwrite { file.persist(path) } else { file.persist_noclobber(path) };
     renamed.map_err(|e| match e.error.kind() {
-        ErrorKind::AlreadyExists => (e.file, Error::Exists(path.to_owned())),
-        _ => (e.file, Error::io(path, "rename the finished file to")(e.error)),
+        ErrorKind::AlreadyExists => Box::new((e.file, Error::Exists(path.to_owned()))),
+        _ => Box::new((e.file, Error::io(path, "rename the finished file to")(e.error))),
     })?;
     sync_folder(folder_of(path));
     Ok(())
