@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use ecq_llm::comparison::Comparison;
 use serde::{Deserialize, Serialize};
 
 /// Whose a row is.
@@ -14,35 +15,6 @@ pub enum By {
     Ecq,
     /// llama.cpp's.
     Llama,
-}
-
-/// A mean and its standard error, from values one after another.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Mean {
-    count: f64,
-    mean: f64,
-    squares: f64,
-}
-
-impl Mean {
-    /// Adds a value.
-    pub fn add(&mut self, value: f64) {
-        // Welford's way, which does not cancel
-        self.count += 1.0;
-        let off = value - self.mean;
-        self.mean += off / self.count;
-        self.squares += off * (value - self.mean);
-    }
-
-    /// The mean.
-    pub fn mean(&self) -> f64 {
-        self.mean
-    }
-
-    /// Its standard error.
-    pub fn error(&self) -> f64 {
-        (self.squares / (self.count - 1.0).max(1.0) / self.count).sqrt()
-    }
 }
 
 /// How a model meets a text.
@@ -58,6 +30,16 @@ pub struct Measured {
     pub kl_standard_error: f64,
     /// Share of tokens behind which both have the same most likely one.
     pub top1_agreement: f64,
+}
+
+impl Measured {
+    /// Of means over a text.
+    pub fn of(found: &Comparison) -> Self {
+        let (perplexity, standard_error) = found.surprise.perplexity();
+        let (divergence, top1_agreement) = (&found.divergence, found.agreement());
+        let (kl_divergence, kl_standard_error) = (divergence.mean(), divergence.error());
+        Self { perplexity, standard_error, kl_divergence, kl_standard_error, top1_agreement }
+    }
 }
 
 /// A model.
@@ -215,13 +197,5 @@ mod tests {
         assert_eq!(words(lines[2])[..4], ["ecq", "3,", "calibrated", "3.000"]);
         // of a text that was not measured there is only the head
         assert_eq!(table(&rows, 1).lines().count(), 1);
-    }
-
-    #[test]
-    fn means_have_errors() {
-        let mut mean = Mean::default();
-        [1.0, 2.0, 3.0, 6.0].into_iter().for_each(|value| mean.add(value));
-        // variance 14/3
-        assert!((mean.mean() - 3.0).abs() < 1e-12 && (mean.error() - (14.0f64 / 12.0).sqrt()).abs() < 1e-12);
     }
 }

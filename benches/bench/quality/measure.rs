@@ -1,128 +1,78 @@
-//! Perplexity, KL divergence and agreement, as `ecq perplexity --against` has them, of the base's logits and another model's.
+//! Perplexity, KL divergence and agreement, as `ecq perplexity --against` has them, of the base with these or those layers.
 
-use anyhow::{Result, ensure};
-use ecq_benches::quality::{Mean, Measured};
+use anyhow::Result;
+use ecq_benches::quality::Measured;
+use ecq_calibrate::Decoder;
+use ecq_calibrate::decoder::Weights;
+use ecq_calibrate::quality::Judge;
+use ecq_convert::Silent;
 use ecq_convert::source::Source;
-use ecq_llm::Logits;
-use rayon::prelude::*;
-
-use super::forward::Decoder;
+use ecq_convert::tensors::SourceMatrix;
+use ecq_llm::Uncompressed;
+use ecq_quant::weights::Weights as _;
 
 /// Tokens that a model sees together.
 pub const CONTEXT: usize = 512;
-/// Positions whose logits are held at a time.
-const PIECE: usize = 128;
+/// Linear layers of a block, as GGUF calls them.
+const LAYERS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
-/// A text that models are measured with.
-pub struct Text {
-    /// What it is called.
-    pub name: String,
-    /// Windows of at most [`CONTEXT`] tokens.
-    windows: Vec<Vec<u32>>,
-    /// What the base's logits are computed from, window by window. Those take less room than logits, and an eighth of the time
-    /// of a whole pass.
-    base: Vec<Vec<f32>>,
-}
-
-/// Texts, and the base that models are measured beside.
+/// Texts that models are measured with, and the base that they are measured beside.
 pub struct Bench<'a> {
-    decoder: Decoder<'a>,
-    texts: Vec<Text>,
+    model: &'a Uncompressed<'a>,
+    texts: Vec<Judge<'a>>,
 }
 
 impl<'a> Bench<'a> {
-    /// Runs the base on texts, each a name and tokens.
-    pub fn new(decoder: Decoder<'a>, texts: Vec<(String, Vec<u32>)>) -> Result<Self> {
-        let mut all = Vec::new();
-        for (name, tokens) in texts {
-            // of a single token nothing is foreseen
-            let windows = tokens.chunks(CONTEXT).filter(|window| window.len() > 1);
-            let windows: Vec<_> = windows.map(<[u32]>::to_vec).collect();
-            all.push(Text { name, windows, base: Vec::new() });
-        }
-        let mut bench = Self { decoder, texts: all };
-        let mut last = bench.pass(None)?.into_iter();
-        for text in &mut bench.texts {
-            text.base = last.by_ref().take(text.windows.len()).collect();
-        }
-        Ok(bench)
-    }
-
-    /// The model.
-    pub fn decoder(&self) -> &Decoder<'a> {
-        &self.decoder
-    }
-
-    /// What logits of all windows of all texts are computed from.
-    fn pass(&self, layers: Option<&Source>) -> Result<Vec<Vec<f32>>> {
-        let windows = self.texts.iter().flat_map(|text| &text.windows);
-        // logits behind the last token say nothing of the window
-        let seen: Vec<&[u32]> = windows.map(|window| &window[..window.len() - 1]).collect();
-        self.decoder.last(&seen, layers)
-    }
-
-    /// Measures the base with linear layers of another source on each text.
-    pub fn measure(&self, layers: &Source) -> Result<Vec<Measured>> {
-        let mut last = self.pass(Some(layers))?.into_iter();
-        let one = |text: &Text| self.compare(text, last.by_ref().take(text.windows.len()).collect());
-        self.texts.iter().map(one).collect()
-    }
-
-    /// The base beside itself.
-    pub fn base(&self) -> Result<Vec<Measured>> {
-        self.texts.iter().map(|text| self.compare(text, text.base.clone())).collect()
-    }
-
-    fn compare(&self, text: &Text, last: Vec<Vec<f32>>) -> Result<Measured> {
-        let piece = PIECE * self.decoder.width();
-        let mut pieces = Vec::new();
-        for ((window, base), own) in text.windows.iter().zip(&text.base).zip(&last) {
-            let vectors = base.chunks(piece).zip(own.chunks(piece));
-            pieces.extend(vectors.zip(window[1..].chunks(PIECE)));
-        }
-        // in order whatever the threads: sums are the same each time
-        let found: Vec<_> =
-            pieces.par_iter().map(|((base, own), next)| self.positions(base, own, next)).collect();
-        let (mut surprise, mut divergence, mut same) = (Mean::default(), Mean::default(), Mean::default());
-        for position in found.iter().flatten() {
-            surprise.add(position.surprise);
-            divergence.add(position.divergence);
-            same.add(f64::from(u8::from(position.same)));
-        }
-        ensure!(
-            surprise.mean().is_finite() && divergence.mean().is_finite(),
-            "{}: logits are no numbers",
-            text.name
-        );
-        let perplexity = surprise.mean().exp();
-        Ok(Measured {
-            perplexity,
-            standard_error: perplexity * surprise.error(),
-            kl_divergence: divergence.mean(),
-            kl_standard_error: divergence.error(),
-            top1_agreement: same.mean(),
-        })
-    }
-
-    fn positions(&self, base: &[f32], own: &[f32], next: &[u32]) -> Vec<Position> {
-        let [base, own] = [base, own].map(|last| self.decoder.logits(last));
-        let size = own.len() / next.len();
-        let pairs = base.chunks_exact(size).zip(own.chunks_exact(size)).zip(next);
-        let one = |((base, own), &next): ((&[f32], &[f32]), &u32)| {
-            let (base, own) = (Logits::new(base), Logits::new(own));
-            Position {
-                surprise: own.surprise(next),
-                divergence: base.divergence(&own),
-                same: base.most_likely() == own.most_likely(),
-            }
+    /// Runs the base on texts.
+    pub fn new(model: &'a Uncompressed<'a>, texts: &[Vec<u32>]) -> Result<Self> {
+        let judge = |tokens: &Vec<u32>| -> Result<_> {
+            let chunks: Vec<_> = tokens.chunks(CONTEXT).map(<[u32]>::to_vec).collect();
+            Ok(Judge::new(Decoder::new(model)?, &chunks, &Silent)?)
         };
-        pairs.map(one).collect()
+        Ok(Self { model, texts: texts.iter().map(judge).collect::<Result<_>>()? })
+    }
+
+    /// The base.
+    pub fn model(&self) -> &'a Uncompressed<'a> {
+        self.model
+    }
+
+    /// Names of all linear layers.
+    pub fn layers(&self) -> Vec<String> {
+        let name = |block, part| format!("{}.weight", self.model.names().block(block, part));
+        let blocks = 0..self.model.config().layers;
+        blocks.flat_map(|block| LAYERS.map(|part| name(block, part))).collect()
+    }
+
+    /// Logits behind some tokens, one after another.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let decoder = Decoder::new(self.model)?;
+        let last = decoder.last(&[tokens], self.model, &Silent)?;
+        Ok(decoder.logits(&decoder.output(self.model)?, &last[0]))
+    }
+
+    /// Measures the base with those weights that another source has, or its own, on each text.
+    pub fn measure(&self, other: Option<&Source>) -> Result<Vec<Measured>> {
+        let weights = Replaced { model: self.model, other };
+        self.texts.iter().map(|judge| Ok(Measured::of(&judge.compare(&weights, &Silent)?))).collect()
     }
 }
 
-/// What is found behind a token.
-struct Position {
-    surprise: f64,
-    divergence: f64,
-    same: bool,
+/// Weights of a model, and of another source where that has some.
+struct Replaced<'a> {
+    model: &'a Uncompressed<'a>,
+    other: Option<&'a Source>,
+}
+
+impl Weights for Replaced<'_> {
+    fn numbers(&self, name: &str) -> ecq_calibrate::Result<Vec<f32>> {
+        let found = self.other.and_then(|other| {
+            let tensor = other.tensors().iter().find(|tensor| tensor.name == name)?;
+            SourceMatrix::new(other, tensor)
+        });
+        let Some(matrix) = found else { return Ok(self.model.numbers(name)?) };
+        let mut out = vec![0.0; matrix.rows() * matrix.cols()];
+        matrix.fill(0..matrix.rows(), &mut out);
+        Ok(out)
+    }
 }

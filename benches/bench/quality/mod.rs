@@ -1,6 +1,5 @@
 //! `cargo xtask bench quality`: what quantization costs a model, beside llama.cpp's formats with and without importance matrix.
 
-mod forward;
 mod measure;
 mod models;
 mod table;
@@ -15,7 +14,6 @@ use ecq_llm::{Precision, Uncompressed};
 
 use crate::e2e::agreement::{agreement, logits};
 use crate::e2e::files::BASE;
-use forward::Decoder;
 use measure::Bench;
 use models::{Ecq, Layers, Quantizers};
 use table::Table;
@@ -126,16 +124,12 @@ pub fn run(mut args: Args) -> Result<()> {
     let ecq = Ecq::new(&base)?;
     let source = Source::open(&base, &SourceLimits::default())?;
     let model = Uncompressed::new(&source)?;
-    let tokens = |(name, text): (String, String)| {
-        let tokens = tokens(&model, &name, &text, args.tokens)?;
-        Ok((name, tokens))
-    };
+    let tokens = |(name, text): (String, String)| tokens(&model, &name, &text, args.tokens);
     let texts = texts.into_iter().map(tokens).collect::<Result<Vec<_>>>()?;
-    let first = texts[0].1[..COMPARED].to_vec();
     eprintln!("the base, on {} tokens of each text", args.tokens);
-    let bench = Bench::new(Decoder::new(&model)?, texts)?;
+    let bench = Bench::new(&model, &texts)?;
     let run = Run::new(&args, &ecq, &quantizers, &bench)?;
-    run.check(&first)?;
+    run.check(&texts[0][..COMPARED])?;
     table.add(run.base()?);
     if let Some(earlier) = earlier {
         table.take(earlier)?;
@@ -170,11 +164,11 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(args: &'a Args, ecq: &'a Ecq, quantizers: &'a Quantizers, bench: &'a Bench<'a>) -> Result<Self> {
         let folder = tempfile::tempdir().context("no temporary folder")?;
-        let names = bench.decoder().layers();
+        let names = bench.layers();
         let mut run = Self { args, ecq, quantizers, bench, names, folder, rest: 0 };
         run.ecq.convert(None, &[], &run.file("base.ecq"))?;
         run.ecq.restore(&run.file("base.ecq"), &run.file("base.safetensors"))?;
-        let gguf = bench.decoder().path().metadata()?.len();
+        let gguf = bench.model().path().metadata()?.len();
         run.rest = gguf - run.ecq.layers(&run.file("base.ecq"), &run.names)?.source_bytes;
         Ok(run)
     }
@@ -186,8 +180,7 @@ impl<'a> Run<'a> {
     /// That the same weights are the same model: run here and by `ecq perplexity`, and after all that llama.cpp's go through.
     fn check(&self, tokens: &[u32]) -> Result<()> {
         let theirs = logits(&self.file("base.ecq"), tokens, Precision::F32)?;
-        let decoder = self.bench.decoder();
-        let own = decoder.logits(&decoder.last(&[tokens], None)?[0]);
+        let own = self.bench.logits(tokens)?;
         let kl = agreement("the base", &theirs, &own, tokens.len())?.kl;
         ensure!(
             kl.abs() <= SAME,
@@ -206,13 +199,13 @@ impl<'a> Run<'a> {
     }
 
     fn measure(&self, weights: &Path) -> Result<Vec<Measured>> {
-        self.bench.measure(&Source::open(weights, &SourceLimits::default())?)
+        self.bench.measure(Some(&Source::open(weights, &SourceLimits::default())?))
     }
 
     fn base(&self) -> Result<Row> {
         let file = self.file("base.ecq");
         let (layers, bytes) = (self.ecq.layers(&file, &self.names)?, file.metadata()?.len());
-        let texts = self.bench.base()?;
+        let texts = self.bench.measure(None)?;
         Ok(Row {
             name: "Q4_1, ecq lossless".into(),
             by: By::Base,

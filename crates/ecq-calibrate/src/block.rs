@@ -4,8 +4,10 @@
 //! respect to the outputs of its linear layers, by the chain rule, layer by layer.
 
 use ecq_llm::math::{gate, norm, softmax};
-use ecq_llm::{Config, Result, Rope, Uncompressed};
+use ecq_llm::{Config, Rope, Uncompressed};
 
+use crate::decoder::Weights;
+use crate::error::Result;
 use crate::linear::{Linear, add_product, product, view, view_mut};
 
 /// Layers of a block, in the order of [`Gradients`]: GGUF's names.
@@ -52,11 +54,13 @@ pub struct Tape {
 }
 
 impl Block {
-    /// Reads the weights of a block. Error: [`ecq_llm::Error::Model`].
-    pub fn load(model: &Uncompressed<'_>, layer: usize) -> Result<Self> {
+    /// Reads the weights of a block of a model, which may be another's of the same shape.
+    ///
+    /// Errors: those of reading them; [`Error::Model`](crate::Error::Model) for other shapes.
+    pub fn load(model: &Uncompressed<'_>, weights: &dyn Weights, layer: usize) -> Result<Self> {
         let Config { width, hidden, heads, kv_heads, head, epsilon, .. } = *model.config();
         let name = |part: &str, kind: &str| format!("{}.{kind}", model.names().block(layer, part));
-        let numbers = |part: &str| model.numbers(&name(part, "weight"));
+        let numbers = |part: &str| weights.numbers(&name(part, "weight"));
         let shapes = [
             [heads * head, width],
             [kv_heads * head, width],
@@ -69,8 +73,18 @@ impl Block {
         let mut layers = Vec::with_capacity(7);
         for (part, [outputs, inputs]) in LAYERS.into_iter().zip(shapes) {
             let bias = name(part, "bias");
-            let bias = model.has(&bias).then(|| model.numbers(&bias)).transpose()?;
-            layers.push(Linear { weights: numbers(part)?, inputs, outputs, bias });
+            let bias = model.has(&bias).then(|| weights.numbers(&bias)).transpose()?;
+            let weights = numbers(part)?;
+            if weights.len() != outputs * inputs || bias.as_ref().is_some_and(|bias| bias.len() != outputs) {
+                return Err(ecq_llm::Error::Model {
+                    path: model.path().into(),
+                    what: format!("tensor {}", name(part, "weight")),
+                    expected: format!("{outputs} rows of {inputs} weights"),
+                    got: format!("{} weights", weights.len()),
+                }
+                .into());
+            }
+            layers.push(Linear { weights, inputs, outputs, bias });
         }
         let head_norms = match model.has(&name("attn_q_norm", "weight")) {
             true => Some([numbers("attn_q_norm")?, numbers("attn_k_norm")?]),
@@ -325,7 +339,7 @@ mod tests {
                 let row = |&t: &u32| table[t as usize * SHAPE.width..][..SHAPE.width].to_vec();
                 let mut x: Vec<f32> = TOKENS.iter().flat_map(row).collect();
                 for layer in 0..SHAPE.layers {
-                    Block::load(model, layer).unwrap().forward(&rope, &turns, &mut x);
+                    Block::load(model, model, layer).unwrap().forward(&rope, &turns, &mut x);
                 }
                 let last = normed(&x, &model.numbers(model.names().norm()).unwrap(), model.config().epsilon);
                 for (x, expected) in last.chunks(SHAPE.width).zip(&expected) {
@@ -352,7 +366,7 @@ mod tests {
     fn backward_is_the_slope_of_forward() {
         for architecture in ARCHITECTURES {
             with_model(architecture, |_, model| {
-                let (block, rope) = (Block::load(model, 1).unwrap(), model.rope().unwrap());
+                let (block, rope) = (Block::load(model, model, 1).unwrap(), model.rope().unwrap());
                 let x = random(6 * SHAPE.width, 77, false);
                 let x: Vec<f32> = x.iter().map(|x| x * 8.0).collect();
                 let factors = random(x.len(), 78, false);
@@ -381,7 +395,7 @@ mod tests {
     #[test]
     fn gradients_of_outputs_are_slopes_of_their_biases() {
         with_model("Qwen3ForCausalLM", |_, model| {
-            let (mut block, rope) = (Block::load(model, 0).unwrap(), model.rope().unwrap());
+            let (mut block, rope) = (Block::load(model, model, 0).unwrap(), model.rope().unwrap());
             block.layers.iter_mut().for_each(|layer| layer.bias = Some(vec![0.0; layer.outputs]));
             // a single token: behind it nothing is summed
             let x: Vec<f32> = random(SHAPE.width, 79, false).iter().map(|x| x * 8.0).collect();

@@ -9,6 +9,9 @@ pub enum Error {
     /// The model cannot be run.
     #[error(transparent)]
     Model(#[from] ecq_llm::Error),
+    /// A coded model cannot be read.
+    #[error(transparent)]
+    Convert(ecq_convert::Error),
     /// A tensor cannot be quantized.
     #[error("tensor {tensor}: {why}")]
     Quantize {

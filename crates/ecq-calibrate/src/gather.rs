@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use rayon::prelude::*;
 
 use crate::block::{Block, Gradients, INPUT_OF, INPUTS, LAYERS, norm_backward, normed};
+use crate::decoder::embedded;
 use crate::error::{Error, Result};
 use crate::linear::{add_product, product, view, view_mut};
 use crate::statistics::{About, triangle};
@@ -122,7 +123,7 @@ struct Text {
 }
 
 /// Gathers statistics of texts into a file, which is returned complete. `path` is for errors. If some time, `every`, is given,
-/// a file that a run left which was interrupted is continued: such a run loses no more than the work of that time.
+/// a file that a run left which was interrupted is continued: such a run loses the block at work and what was done in that time.
 ///
 /// Errors: [`Error::Model`], [`Error::NotFinite`], [`Error::Statistics`] if the file cannot be written, [`Error::Other`]
 /// if it is not what a run for the same left, [`Error::Text`] for no texts, [`Error::Cancelled`].
@@ -201,8 +202,9 @@ impl Job<'_> {
         match self.writer.done() {
             0 => {
                 let table = self.model.numbers(self.model.names().embedding())?;
-                let row = |&t: &u32| &table[t as usize * width..][..width];
-                all.iter_mut().for_each(|text| text.x = text.tokens.iter().flat_map(row).copied().collect());
+                let tokens: Vec<&[u32]> = texts.chunks.iter().map(Vec::as_slice).collect();
+                let parts = embedded(&table, width, &tokens);
+                all.iter_mut().zip(parts).for_each(|(text, x)| text.x = x);
                 self.finite(0, &all)?;
             }
             done if done <= layers => {
@@ -225,7 +227,7 @@ impl Job<'_> {
 
     /// All texts through a block, whose moments are written.
     fn forward(&mut self, layer: usize, texts: &mut [Text]) -> Result<()> {
-        let block = Block::load(self.model, layer)?;
+        let block = Block::load(self.model, self.model, layer)?;
         let before = texts.iter().filter(|text| text.backward).flat_map(|text| &text.x);
         self.writer.put(&names::before(layer), &before.copied().collect::<Vec<f32>>())?;
         let mut sums: [Sums; 4] = Default::default();
@@ -290,7 +292,7 @@ impl Job<'_> {
 
     /// Texts backward through a block, the squares of whose gradients are written.
     fn back_through(&mut self, layer: usize, texts: &[Text], slopes: &mut [Vec<f32>]) -> Result<()> {
-        let block = Block::load(self.model, layer)?;
+        let block = Block::load(self.model, self.model, layer)?;
         let width = self.model.config().width;
         let before = split(&self.writer.get(&names::before(layer))?, texts, width);
         let one = |((text, before), dy): ((&Text, &Vec<f32>), &mut Vec<f32>)| {

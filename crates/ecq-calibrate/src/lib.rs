@@ -10,11 +10,13 @@
 //! | weights → levels, column by column | `feedback.rs` |
 //! | bits for all tensors from one multiplier | [`calibrated`] |
 //! | what a file tells of its calibration | [`record`] |
-//! | a coded model beside its source, on what was not learned from | [`quality`] |
+//! | chunks through a model with these or those weights | [`decoder`] |
+//! | weights beside those that they were made from, on what was not learned from | [`quality`] |
 #![forbid(unsafe_code)]
 
 mod block;
 pub mod calibrated;
+pub mod decoder;
 mod error;
 mod factor;
 mod feedback;
@@ -29,6 +31,7 @@ pub mod texts;
 mod writer;
 
 pub use calibrated::Calibrated;
+pub use decoder::Decoder;
 pub use error::{Error, Result};
 pub use gather::gather;
 pub use record::Record;

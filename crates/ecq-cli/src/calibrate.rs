@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use ecq_calibrate::quality::Judge;
 use ecq_calibrate::texts::HELD_OUT;
-use ecq_calibrate::{Calibrated, Error, Record, Statistics, Texts, gather, goes_on, quality, text};
+use ecq_calibrate::{Calibrated, Decoder, Error, Record, Statistics, Texts, gather, goes_on, text};
 use ecq_convert::Progress;
 use ecq_convert::convert::refuse_input;
 use ecq_convert::rates::Rules;
 use ecq_convert::source::Source;
-use ecq_format::staging;
-use ecq_llm::{Decode, Model, ModelFile, Options, Precision, Uncompressed};
+use ecq_format::{Limits, Reader, staging};
+use ecq_llm::{Decode, Model, Options, Uncompressed};
 use serde::Serialize;
 
 use crate::model::perplexity::read;
@@ -95,17 +96,14 @@ pub fn measured(
 
 fn measure(calibration: &Calibration, source: &Source, output: &Path, bar: &Bar) -> Result<Vec<HeldOut>> {
     let source = Uncompressed::new(source)?;
+    let coded = Reader::open(output, Limits::default())?;
     let mut all = Vec::new();
     for (name, chunks) in &calibration.held_out {
         warn_overlap(Some(calibration.by.recorded()), &chunks.concat(), name);
-        // f32: of the weights alone, without the rounding of what they are multiplied with
-        let options = Options { precision: Precision::F32, positions: text::CONTEXT, ..Options::default() };
-        let file = ModelFile::open(output)?;
-        let decode = file.sizes(options.positions).choose(&options)?.decode;
-        let found = model::in_pool(|| {
-            let model = Model::load(file, Options { decode, ..options })?;
-            Ok(quality::compare(&source, &model, chunks, bar)?)
-        })?;
+        let tokens: usize = chunks.iter().map(Vec::len).sum();
+        bar.begin("held-out text", (2 * tokens * source.config().layers) as u64);
+        let judge = Judge::new(Decoder::new(&source)?, chunks, bar)?;
+        let found = judge.compare(&coded, bar)?;
         bar.finish();
         let (perplexity, standard_error) = found.surprise.perplexity();
         all.push(HeldOut {
@@ -119,6 +117,7 @@ fn measure(calibration: &Calibration, source: &Source, output: &Path, bar: &Bar)
             top1_agreement: found.agreement(),
         });
     }
+    coded.check()?; // of another file, success is none
     Ok(all)
 }
 

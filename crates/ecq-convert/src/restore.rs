@@ -499,6 +499,24 @@ fn named(record: &TensorRecord) -> SourceType {
     SourceType::named(record.dtype.clone(), !record.dtype.starts_with("F8_"))
 }
 
+/// All numbers of a tensor, row by row, whatever it is stored as. Errors: [`Error::Format`] and [`Error::Inconsistent`] for damage,
+/// or if there is no such tensor, or it has no numbers.
+pub fn numbers(reader: &Reader, name: &str) -> Result<Vec<f32>> {
+    let missing =
+        |why: &str| Error::Inconsistent { path: reader.path().into(), name: name.into(), why: why.into() };
+    let record = reader.directory().tensors.iter().find(|record| record.name == name);
+    let record = record.ok_or_else(|| missing("expected a tensor of this name, found none"))?;
+    let (_, _, to) = target(record, Some(Float::F32));
+    let to = to.ok_or_else(|| missing("expected numbers"))?;
+    let mut all = Vec::new();
+    weights(reader, record, Some(to), |bytes| {
+        all.extend(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)));
+        Ok(())
+    })?;
+    reader.used(reader.stored_bytes(record));
+    Ok(all)
+}
+
 fn weights(
     reader: &Reader,
     record: &TensorRecord,
