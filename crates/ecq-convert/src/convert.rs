@@ -18,6 +18,7 @@ use ecq_quant::scheme::BITS;
 use ecq_quant::weights::Weights;
 use ecq_quant::{Curve, Scheme};
 
+pub use crate::calibrator::{Calibrator, RECORD};
 use crate::progress::step;
 use crate::rates::share::{Shares, quantize_error};
 use crate::rates::size::{SizeControl, Verdict};
@@ -47,24 +48,6 @@ pub enum Treatment {
     /// The ratio of signal to noise says nothing of it, and is no target.
     Calibrated(Arc<dyn Calibrator>, Target),
 }
-
-/// Who quantizes tensors by what is known of their inputs and outputs.
-pub trait Calibrator: Allocation + std::fmt::Debug + Send + Sync {
-    /// A tensor, at the rate that the number in its [`Choice::Calibrated`] stands for.
-    fn quantize<'a>(
-        &self,
-        name: &str,
-        rate: f64,
-        weights: &'a dyn Weights,
-        profile: Profile,
-    ) -> std::result::Result<Quantized<'a>, ecq_quant::Error>;
-
-    /// What the file shall tell of it: a companion of the name [`RECORD`].
-    fn record(&self) -> Vec<u8>;
-}
-
-/// The companion in which a file tells what it was calibrated with.
-pub const RECORD: &str = "ecq_calibration.json";
 
 /// How to convert.
 #[derive(Clone, Debug)]

@@ -19,6 +19,7 @@
 
 pub mod analyze;
 pub mod blocks;
+mod calibrator;
 pub mod convert;
 mod error;
 mod file_name;
