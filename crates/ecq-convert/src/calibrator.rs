@@ -8,7 +8,7 @@ use crate::rates::Allocation;
 
 /// Who quantizes tensors by what is known of their inputs and outputs.
 pub trait Calibrator: Allocation + std::fmt::Debug + Send + Sync {
-    /// A tensor, at the rate that the number in its [`Choice::Calibrated`] stands for.
+    /// A tensor, at the rate that the number in its [`Choice::Calibrated`](crate::rates::Choice::Calibrated) stands for.
     fn quantize<'a>(
         &self,
         name: &str,
