@@ -2,19 +2,15 @@
 
 use anyhow::Result;
 use ecq_benches::quality::Measured;
-use ecq_calibrate::Decoder;
 use ecq_calibrate::decoder::Weights;
 use ecq_calibrate::quality::Judge;
+use ecq_calibrate::text::CONTEXT;
+use ecq_calibrate::{Decoder, LAYERS};
 use ecq_convert::Silent;
 use ecq_convert::source::Source;
 use ecq_convert::tensors::SourceMatrix;
 use ecq_llm::Uncompressed;
 use ecq_quant::weights::Weights as _;
-
-/// Tokens that a model sees together.
-pub const CONTEXT: usize = 512;
-/// Linear layers of a block, as GGUF calls them.
-const LAYERS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// Texts that models are measured with, and the base that they are measured beside.
 pub struct Bench<'a> {

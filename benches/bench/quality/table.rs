@@ -5,9 +5,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use ecq_benches::quality::{At, By, Row, savings, table};
+use ecq_calibrate::text::CONTEXT;
 use serde::{Deserialize, Serialize};
 
-use super::{Args, measure::CONTEXT, name};
+use super::{Args, name};
 use crate::report::{Report, record};
 
 /// What rows can be compared by: the same texts.

@@ -30,6 +30,7 @@ pub mod text;
 pub mod texts;
 mod writer;
 
+pub use block::LAYERS;
 pub use calibrated::Calibrated;
 pub use decoder::Decoder;
 pub use error::{Error, Result};
