@@ -10,7 +10,7 @@ use crate::decoder::Weights;
 use crate::error::Result;
 use crate::linear::{Linear, add_product, product, view, view_mut};
 
-/// Layers of a block, in the order of [`Gradients`]: GGUF's names.
+/// Linear layers of a block, as GGUF calls them.
 pub const LAYERS: [&str; 7] = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"];
 
 /// Inputs of a block's layers, each shared by some.

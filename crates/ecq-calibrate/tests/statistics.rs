@@ -132,6 +132,13 @@ fn what_was_interrupted_goes_on_and_gives_the_same_file() {
     assert!(bytes(&gathered_to(&source, complete, &Stopped::after(0)).unwrap()) == whole);
 }
 
+/// Where the weights of a tensor are in a safetensors file.
+fn place(bytes: &[u8], name: &str) -> std::ops::Range<usize> {
+    let (length, metadata) = safetensors::SafeTensors::read_metadata(bytes).unwrap();
+    let (start, end) = metadata.info(name).unwrap().data_offsets;
+    8 + length + start..8 + length + end
+}
+
 fn file_of(bytes: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();
     std::io::Write::write_all(&mut file, bytes).unwrap();
@@ -196,11 +203,8 @@ fn a_model_that_computes_no_numbers_says_where() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let path = fixture.folder.path().join("model/model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
-    let (header, at) = {
-        let (n, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        (n + 8, metadata.info("model.layers.1.mlp.down_proj.weight").unwrap().data_offsets.0)
-    };
-    bytes[header + at..][..4].copy_from_slice(&[0xff; 4]);
+    let place = place(&bytes, "model.layers.1.mlp.down_proj.weight");
+    bytes[place][..4].copy_from_slice(&[0xff; 4]);
     std::fs::write(&path, bytes).unwrap();
     let error = gathered(&source(&fixture), &Silent).unwrap_err();
     assert!(matches!(error, Error::NotFinite { block: 1, .. }), "{error}");
@@ -259,11 +263,8 @@ fn a_tensor_of_zeros_takes_hardly_anything() {
     let fixture = Fixture::new("LlamaForCausalLM");
     let path = fixture.folder.path().join("model/model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();
-    let (header, at) = {
-        let (n, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
-        (n + 8, metadata.info("model.layers.0.mlp.up_proj.weight").unwrap().data_offsets)
-    };
-    bytes[header + at.0..header + at.1].fill(0);
+    let place = place(&bytes, "model.layers.0.mlp.up_proj.weight");
+    bytes[place].fill(0);
     std::fs::write(&path, bytes).unwrap();
     let source = source(&fixture);
     let made = gathered(&source, &Silent).unwrap();
